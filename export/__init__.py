@@ -1,0 +1,1 @@
+"""From a canonical model to a bundle: trace, simplify, check, verify, compile."""

@@ -1,0 +1,147 @@
+"""The bundle: a folder that describes itself. `export` writes it, everything else reads it through `open_bundle`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitnla.common.errors import InputError
+from vitnla.common.files import sha256_file
+from vitnla.common.measures import Accuracy, Cost, LayerRow
+from vitnla.common.schema import Record
+
+SCHEMA_VERSION = 1
+MANIFEST, MODEL, CHECKPOINT, ENGINES = "manifest.json", "model.onnx", "checkpoint", "engines"
+REFERENCE, PREDICTIONS = "reference.npz", "predictions.npz"
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
+
+class Parity(Record):
+    """Largest |onnx - torch| / max |torch| over the logits of the batches tried, against the tolerance."""
+
+    max_rel: float
+    tolerance: float
+    batches: tuple[int, ...]
+
+    @property
+    def met(self) -> bool:
+        """Whether export may succeed."""
+        return self.max_rel <= self.tolerance
+
+
+class TensorSpec(Record):
+    """Name, element type and shape of a graph input or output; the first axis is the batch and is dynamic."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class Graph(Record):
+    """What the exported graph is made of: operator counts, and how many low-rank pairs survived simplification."""
+
+    opset: int
+    operators: dict[str, int]
+    low_rank_pairs: int
+    simplifier: str
+
+
+class Manifest(Record):
+    """Everything a reader of a bundle may want to know without opening another file."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    created: str
+    command: str
+    source: str
+    source_sha256: str
+    data: str
+    method: str
+    method_config: dict[str, Any]
+    model: dict[str, Any]
+    """The `ViTConfig`, as JSON."""
+    layers: tuple[LayerRow, ...]
+    macs: Cost
+    parameters: Cost
+    precision: Precision
+    input: TensorSpec
+    output: TensorSpec
+    preprocessing: dict[str, Any]
+    labels: tuple[str, ...]
+    accuracy: Accuracy
+    parity: Parity
+    graph: Graph
+    tools: dict[str, str]
+    files: dict[str, str]
+    """SHA-256 of every other file of the bundle, by its path inside it."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle whose files were found and whose hashes were checked."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        """The manifest's name, by which tables call this bundle."""
+        return self.manifest.name
+
+    @property
+    def model_path(self) -> Path:
+        """The ONNX file."""
+        return self.folder / MODEL
+
+    def model_bytes(self) -> int:
+        """Size of the ONNX model on disk, external data included."""
+        return sum(file.stat().st_size for file in self.folder.glob(f"{MODEL}*"))
+
+    def engines(self, runtime: str) -> list[Path]:
+        """The engine files built for a runtime (`trt` or `trt-rtx`)."""
+        return sorted((self.folder / ENGINES).glob(f"{runtime}-*.engine"))
+
+    def reference(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Reference images [8, C, H, W] and the fp32 torch logits [8, classes] for them."""
+        with np.load(self.folder / REFERENCE, allow_pickle=False) as arrays:
+            return arrays["images"], arrays["logits"]
+
+    def dense_predictions(self) -> NDArray[np.int64]:
+        """Classes [N] that the dense fp32 torch source gave the images of `manifest.accuracy.split`, for agreement without torch."""
+        with np.load(self.folder / PREDICTIONS, allow_pickle=False) as arrays:
+            classes: NDArray[np.int64] = arrays["dense"]
+        return classes
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Open a bundle and check that it is whole.
+
+    Raises:
+        InputError: the folder is no bundle, its schema is unknown, or a file is missing or differs from its hash; names the file.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(f"{folder} is not a bundle: it has no {MANIFEST}", "make one with: vitdeploy export -o DIR")
+    _check_schema(path)
+    manifest = Manifest.read(path)
+    for name, expected in manifest.files.items():
+        file = folder / name
+        if not file.is_file():
+            raise InputError(f"{folder}: file {name} is missing", "export the bundle again")
+        if sha256_file(file) != expected:
+            raise InputError(f"{folder}: file {name} does not match its hash in {MANIFEST}", "the file was changed or damaged; export the bundle again")
+    return Bundle(folder, manifest)
+
+
+def _check_schema(path: Path) -> None:
+    try:
+        version = json.loads(path.read_bytes()).get("schema_version")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} is not a readable manifest: {error}", "export the bundle again") from error
+    if version != SCHEMA_VERSION:
+        raise InputError(f"{path}: expected schema version {SCHEMA_VERSION}, got {version}", "export the bundle again with this version")

@@ -1,0 +1,102 @@
+"""The protocol that every runtime implements."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.bundle import Bundle
+from vitnla.common.errors import InputError, MissingDependencyError
+
+Images = NDArray[np.float32]
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a runtime can run here; if not, why (one line) and how to mend it (one line)."""
+
+    ok: bool
+    reason: str = ""
+    remedy: str = ""
+
+    def require(self, name: str) -> None:
+        """Raise if the runtime cannot run.
+
+        Raises:
+            MissingDependencyError: with the reason and the remedy.
+        """
+        if not self.ok:
+            raise MissingDependencyError(f"runtime '{name}' cannot run here: {self.reason}", self.remedy)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a session is opened with.
+
+    Args:
+        threads: intra-op CPU threads, the same for every runtime of a comparison.
+        provider: execution provider of ONNX Runtime: `cpu`, `cuda` or `tensorrt`; others ignore it.
+        batch: the batch size that will be run, for runtimes that must know it ahead.
+    """
+
+    threads: int
+    provider: str = "cpu"
+    batch: int = 1
+
+
+class Session(ABC):
+    """A loaded model. `run` checks its input, then calls the backend's `_infer`."""
+
+    def __init__(self, runner: str, bundle: Bundle) -> None:
+        self.runner = runner
+        self._shape = tuple(bundle.manifest.input.shape[1:])
+
+    def run(self, images: Images) -> Logits:
+        """Images [B, C, H, W] float32 -> logits [B, classes] float32.
+
+        Raises:
+            InputError: the shape or the element type is not what the bundle takes.
+        """
+        if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != self._shape or not len(images):
+            raise InputError(
+                f"{self.runner}: expected float32 images [B, {', '.join(map(str, self._shape))}], got {images.dtype} {list(images.shape)}",
+                "apply the bundle's preprocessing first",
+            )
+        return self._infer(images)
+
+    @abstractmethod
+    def _infer(self, images: Images) -> Logits: ...
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What was really used: `version`, `device`, `precision`, `threads`, and what else the backend knows (providers, engine)."""
+
+    def close(self) -> None:
+        """Free what the session holds."""
+
+
+class Runner(Protocol):
+    """A runtime. `imports` loads its libraries, so that memory can be measured above them."""
+
+    name: str
+
+    def availability(self) -> Availability:
+        """Whether it can run on this machine, without loading a model."""
+        ...
+
+    def imports(self) -> None:
+        """Import the libraries that `load` needs."""
+        ...
+
+    def load(self, bundle: Bundle, options: RunOptions) -> Session:
+        """Open the bundle's model.
+
+        Raises:
+            MissingDependencyError: the runtime, its device or a fitting engine is absent.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""vitdeploy: Vision Transformers, decomposed ahead of time."""

@@ -1,0 +1,1 @@
+"""How a budget of MACs becomes a rank per linear."""

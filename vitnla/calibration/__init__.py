@@ -1,0 +1,1 @@
+"""One pass over calibration images: the second moments of what every linear sees."""

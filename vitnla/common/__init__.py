@@ -1,0 +1,1 @@
+"""Foundations that every room may use: errors, files, hashes, registries. Standard library and pydantic only."""

@@ -1,0 +1,45 @@
+"""From uint8 pixels to what a model eats. Stored in every checkpoint's bundle; NumPy and Pillow only."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from vitnla.common.errors import InputError
+from vitnla.common.schema import Record
+
+
+class Preprocessing(Record):
+    """Resize to a square, scale to [0, 1], then (x - mean) / std per channel."""
+
+    image_size: Annotated[int, Field(ge=1)]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+
+    @property
+    def channels(self) -> int:
+        """Channels of the model's input."""
+        return len(self.mean)
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 [N, H, W, C] -> float32 [N, channels, image_size, image_size]; grey is repeated where colour is wanted."""
+        if images.shape[-1] not in (1, self.channels):
+            raise InputError(f"expected images of {self.channels} channels, got {images.shape[-1]}", "choose data that fits the model")
+        if images.shape[1:3] != (self.image_size, self.image_size):
+            images = _resize(images, self.image_size, self.interpolation)
+        pixels = images.astype(np.float32).transpose(0, 3, 1, 2)
+        shape = (1, -1, 1, 1)
+        scaled = pixels * np.float32(1 / 255) - np.asarray(self.mean, np.float32).reshape(shape)
+        return np.asarray(scaled / np.asarray(self.std, np.float32).reshape(shape), np.float32)
+
+
+def _resize(images: NDArray[np.uint8], size: int, interpolation: str) -> NDArray[np.uint8]:
+    from PIL import Image  # only models whose size differs from the data's need it
+
+    filters = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+    resized = [np.asarray(Image.fromarray(image.squeeze()).resize((size, size), filters[interpolation])) for image in images]
+    return np.stack(resized).reshape(len(images), size, size, images.shape[-1])

@@ -1,0 +1,1 @@
+"""Pure functions on matrices, computed in float64."""

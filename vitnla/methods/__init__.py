@@ -1,0 +1,1 @@
+"""Decompositions of a trained model, by name."""

@@ -1,0 +1,117 @@
+"""The shape of a Vision Transformer, decomposed or not, as one frozen value."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from vitnla.common.errors import InputError
+from vitnla.common.schema import Record, first_complaint
+
+Width = Annotated[int, Field(ge=1)]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu"]
+Pooling = Literal["cls", "mean", "cls+mean"]
+LinearName = Literal["qkv", "proj", "fc1", "fc2"]
+LINEARS: tuple[LinearName, ...] = ("qkv", "proj", "fc1", "fc2")
+
+
+class Ranks(Record):
+    """Rank of each linear of a block; `None` means dense."""
+
+    qkv: Width | None = None
+    proj: Width | None = None
+    fc1: Width | None = None
+    fc2: Width | None = None
+
+
+class BlockConfig(Record):
+    """One encoder block: attention of `heads` heads, then an MLP of `mlp_dim` hidden units.
+
+    `qk_dim` and `v_dim` are widths per head, so a block may have narrower queries and keys than values.
+    """
+
+    heads: Width
+    qk_dim: Width
+    v_dim: Width
+    mlp_dim: Width
+    ranks: Ranks = Ranks()
+
+    def linear_shapes(self, dim: int) -> dict[LinearName, tuple[int, int]]:
+        """(out_features, in_features) of each linear, for a residual stream of width `dim`."""
+        return {
+            "qkv": (self.heads * (2 * self.qk_dim + self.v_dim), dim),
+            "proj": (dim, self.heads * self.v_dim),
+            "fc1": (self.mlp_dim, dim),
+            "fc2": (dim, self.mlp_dim),
+        }
+
+
+class ViTConfig(Record):
+    """Every width of a `VisionTransformer`. Two models of equal config have parameters of equal names and shapes."""
+
+    image_size: Width
+    patch_size: Width
+    channels: Width
+    classes: Width
+    dim: Width
+    blocks: Annotated[tuple[BlockConfig, ...], Field(min_length=1)]
+    class_token: bool = True
+    registers: Annotated[int, Field(ge=0)] = 0
+    pooling: Pooling = "cls"
+    activation: Activation = "gelu"
+    layer_scale: bool = False
+    norm_eps: Annotated[float, Field(gt=0)] = 1e-6
+    head_hidden: Width | None = None
+    """Hidden width of the MLP head; `None` is a single linear layer."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size must be a multiple of patch_size {self.patch_size}, but got {self.image_size}")
+        if "cls" in self.pooling and not self.class_token:
+            raise ValueError(f"pooling '{self.pooling}' needs class_token")
+        for index, block in enumerate(self.blocks):
+            for name, (rows, columns) in block.linear_shapes(self.dim).items():
+                rank = getattr(block.ranks, name)
+                if rank is not None and rank > min(rows, columns):
+                    raise ValueError(f"blocks.{index}.{name}: rank must be at most {min(rows, columns)}, but got {rank}")
+        return self
+
+    @classmethod
+    def uniform(
+        cls, *, image_size: int, patch_size: int, channels: int, classes: int, dim: int, depth: int, heads: int,
+        mlp_ratio: float = 4.0, class_token: bool = True, registers: int = 0, pooling: Pooling = "cls",
+        activation: Activation = "gelu", layer_scale: bool = False, norm_eps: float = 1e-6, head_hidden: int | None = None,
+    ) -> Self:  # fmt: skip
+        """A dense ViT in the usual terms (`dim`, `depth`, `heads`, `mlp_ratio`): all blocks alike.
+
+        Raises:
+            InputError: a width is not positive, or `dim` is not a multiple of `heads`.
+        """
+        if heads < 1 or dim % heads:
+            raise InputError(f"dim must be a multiple of heads {heads}, but got {dim}", "change dim or heads")
+        try:
+            block = BlockConfig(heads=heads, qk_dim=dim // heads, v_dim=dim // heads, mlp_dim=round(dim * mlp_ratio))
+            return cls(
+                image_size=image_size, patch_size=patch_size, channels=channels, classes=classes, dim=dim,
+                blocks=(block,) * depth, class_token=class_token, registers=registers, pooling=pooling,
+                activation=activation, layer_scale=layer_scale, norm_eps=norm_eps, head_hidden=head_hidden,
+            )  # fmt: skip
+        except ValidationError as error:
+            raise InputError(f"model shape: {first_complaint(error)}", "change the named width") from error
+
+    @property
+    def patches(self) -> int:
+        """Number of patch tokens."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens before the patches: the class token, then the registers."""
+        return int(self.class_token) + self.registers
+
+    @property
+    def tokens(self) -> int:
+        """Length of the sequence that the encoder sees."""
+        return self.prefix_tokens + self.patches

@@ -1,0 +1,79 @@
+"""The one Vision Transformer that every supported model is converted into."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vitnla.model.config import LINEARS, LinearName, ViTConfig
+from vitnla.model.layers import Block
+
+
+class VisionTransformer(nn.Module):
+    """ViT (Dosovitskiy et al. 2021) with pre-norm blocks; all widths and ranks come from its config.
+
+    `forward` is `classify(encode(embed(images)))`; training and calibration use the three parts by themselves.
+    """
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.dim
+        self.patch_embed = nn.Conv2d(config.channels, dim, config.patch_size, stride=config.patch_size)
+        self.prefix = nn.Parameter(torch.zeros(config.prefix_tokens, dim)) if config.prefix_tokens else None
+        self.pos_embed = nn.Parameter(torch.zeros(config.tokens, dim))
+        self.blocks = nn.ModuleList(
+            Block(dim, block, config.activation, config.norm_eps, config.layer_scale) for block in config.blocks
+        )
+        self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
+        features = dim * (2 if config.pooling == "cls+mean" else 1)
+        self.head = (
+            nn.Linear(features, config.classes)
+            if config.head_hidden is None
+            else nn.Sequential(nn.Linear(features, config.head_hidden), nn.Tanh(), nn.Linear(config.head_hidden, config.classes))
+        )
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W] -> tokens [B, prefix + patches, dim], positions added."""
+        patches = self.patch_embed(images).flatten(2).transpose(1, 2)
+        if self.prefix is None:
+            return patches + self.pos_embed
+        first = self.config.prefix_tokens
+        prefix = (self.prefix + self.pos_embed[:first]).expand(images.shape[0], -1, -1)
+        return torch.cat([prefix, patches + self.pos_embed[first:]], dim=1)
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        """Tokens [B, N, dim] through every block and the last norm; N may be less than the full sequence."""
+        for block in self.blocks:
+            tokens = block(tokens)
+        out: Tensor = self.norm(tokens)
+        return out
+
+    def classify(self, encoded: Tensor) -> Tensor:
+        """Encoded tokens [B, N, dim] -> logits [B, classes]."""
+        pooling = self.config.pooling
+        mean = encoded[:, self.config.prefix_tokens :].mean(dim=1) if "mean" in pooling else None
+        if pooling == "mean":
+            features = mean
+        elif pooling == "cls":
+            features = encoded[:, 0]
+        else:
+            assert mean is not None  # for the type checker: "cls+mean" contains "mean"
+            features = torch.cat([encoded[:, 0], mean], dim=-1)
+        out: Tensor = self.head(features)
+        return out
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W] -> logits [B, classes]."""
+        return self.classify(self.encode(self.embed(images)))
+
+    def linear(self, block: int, name: LinearName) -> nn.Module:
+        """The linear `name` of a block: `nn.Linear`, or `LowRankLinear` where the config gives it a rank."""
+        owner = self.blocks[block].attn if name in ("qkv", "proj") else self.blocks[block].mlp
+        module = getattr(owner, name)
+        assert isinstance(module, nn.Module)
+        return module
+
+    def linear_names(self) -> list[tuple[int, LinearName]]:
+        """(block, name) of every encoder linear, in the order in which they run."""
+        return [(block, name) for block in range(len(self.config.blocks)) for name in LINEARS]

@@ -1,0 +1,19 @@
+"""A trained model together with what is needed to feed it and to read its answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vitnla.data.preprocessing import Preprocessing
+from vitnla.model.vit import VisionTransformer
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """A canonical model, where it came from (`spec`, and `sha256` of its weights), its preprocessing and class names."""
+
+    spec: str
+    sha256: str
+    model: VisionTransformer
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]

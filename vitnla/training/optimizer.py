@@ -1,0 +1,73 @@
+"""The optimiser pair, its schedule, the moving average, and their state as plain tensors."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Muon, Optimizer
+
+from vitnla.model.vit import VisionTransformer
+from vitnla.training.config import TrainConfig
+
+
+def make_optimizers(model: VisionTransformer, config: TrainConfig) -> list[Optimizer]:
+    """Muon for the hidden matrices, AdamW for everything else; vectors and positions are not decayed."""
+    hidden = [p for p in model.blocks.parameters() if p.ndim == 2]
+    chosen = {id(p) for p in hidden}
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    decayed = [p for p in rest if p.ndim > 1 and p is not model.pos_embed and p is not model.prefix]
+    plain = [p for p in rest if all(p is not q for q in decayed)]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return [
+        # match_rms_adamw lets both optimisers share one learning rate (Liu et al. 2025, "Muon is scalable", eq. 4)
+        Muon(hidden, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"),
+        AdamW(groups, lr=config.lr, betas=(0.9, 0.95)),
+    ]
+
+
+def learning_rate(config: TrainConfig, epoch: float) -> float:
+    """Linear warm-up, then a cosine to one hundredth of the peak; `epoch` counts fractions."""
+    if epoch < config.warmup_epochs:
+        return config.lr * (epoch + 1e-3) / config.warmup_epochs
+    done = (epoch - config.warmup_epochs) / max(config.epochs - config.warmup_epochs, 1e-9)
+    return config.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+class MovingAverage:
+    """Exponential moving average of a model's parameters, warmed up so that early steps count for little."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.steps = 0
+        self.tensors = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the average towards the model's present weights."""
+        self.steps += 1
+        decay = min(self.decay, self.steps / (self.steps + 10))
+        current = model.state_dict()
+        torch._foreach_lerp_(list(self.tensors.values()), [current[name].detach() for name in self.tensors], 1 - decay)
+
+
+def optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor]:
+    """Every state tensor of the optimisers under a flat name, for safetensors."""
+    flat = {}
+    for which, optimizer in enumerate(optimizers):
+        for parameter, state in optimizer.state_dict()["state"].items():
+            for key, value in state.items():
+                flat[f"optimizer.{which}.{parameter}.{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    return flat
+
+
+def restore_optimizers(optimizers: list[Optimizer], flat: dict[str, Tensor]) -> None:
+    """Undo `optimizer_tensors`: the learning rates and groups stay those of the optimisers given."""
+    for which, optimizer in enumerate(optimizers):
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in flat.items():
+            if name.startswith(f"optimizer.{which}."):
+                _, _, parameter, key = name.split(".")
+                state.setdefault(int(parameter), {})[key] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
