@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from vitnla.common.errors import InputError, MissingDependencyError
 
 Images = NDArray[np.float32]
 Logits = NDArray[np.float32]
+Hint = Literal["latency", "throughput"]
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,13 @@ class RunOptions:
         threads: intra-op CPU threads, the same for every runtime of a comparison.
         provider: execution provider of ONNX Runtime: `cpu`, `cuda` or `tensorrt`; others ignore it.
         batch: the batch size that will be run, for runtimes that must know it ahead.
+        hint: what a runtime that can choose should be tuned for (OpenVINO's performance hint); others ignore it.
     """
 
     threads: int
     provider: str = "cpu"
     batch: int = 1
+    hint: Hint = "latency"
 
 
 class Session(ABC):
@@ -68,6 +72,11 @@ class Session(ABC):
                 "apply the bundle's preprocessing first",
             )
         return self._infer(images)
+
+    def run_all(self, batches: Iterable[Images]) -> None:
+        """Run every batch and drop the logits: what the offline scenario times. A runtime that can keep several in flight does so here."""
+        for images in batches:
+            self.run(images)
 
     @abstractmethod
     def _infer(self, images: Images) -> Logits: ...

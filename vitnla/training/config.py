@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from vitnla.common.errors import InputError
 from vitnla.common.registry import Registry
-from vitnla.common.schema import Record
+from vitnla.common.schema import Record, first_complaint
 from vitnla.model.config import ViTConfig
 
 
@@ -17,20 +18,20 @@ class TrainConfig(Record):
     Learning rates follow a cosine after a linear warm-up. Hidden matrices are trained by Muon (Jordan et al. 2024), the rest by AdamW.
     """
 
-    epochs: Annotated[int, Field(ge=1)] = 40
-    batch_size: Annotated[int, Field(ge=2)] = 256
-    lr: Annotated[float, Field(gt=0)] = 2e-3
+    epochs: Annotated[int, Field(ge=1)] = 21
+    batch_size: Annotated[int, Field(ge=2)] = 192
+    lr: Annotated[float, Field(gt=0)] = 3e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     shift: Annotated[int, Field(ge=0)] = 2
     """Largest random translation, in pixels, along each axis."""
-    erase: Annotated[float, Field(ge=0, le=1)] = 0.25
+    erase: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Probability of blanking a random rectangle."""
     flip: bool = True
     token_keep: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of patch tokens that training keeps (PatchDropout, Liu et al. 2023) before the final epochs."""
-    full_token_epochs: Annotated[float, Field(ge=0)] = 8
+    full_token_epochs: Annotated[float, Field(ge=0)] = 5
     """The last epochs, in which every token is seen, as at inference."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998
     seed: int = 0
@@ -52,6 +53,18 @@ class Preset(Record):
             image_size=image_size, patch_size=self.patch_size, channels=channels, classes=classes, dim=self.dim,
             depth=self.depth, heads=self.heads, mlp_ratio=self.mlp_ratio, pooling="cls+mean",
         )  # fmt: skip
+
+    def with_training(self, **changes: float) -> Preset:
+        """The same preset with some training settings replaced.
+
+        Raises:
+            InputError: a value is out of its range.
+        """
+        try:
+            train = TrainConfig.model_validate(self.train.model_dump() | changes)
+        except ValidationError as error:
+            raise InputError(f"training settings: {first_complaint(error)}", "see vitdeploy train --help") from error
+        return self.model_copy(update={"train": train})
 
 
 PRESETS: Registry[Preset] = Registry("preset")

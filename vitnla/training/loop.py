@@ -22,6 +22,7 @@ from vitnla.data.dataset import Split
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.model.checkpoint import read_tensors, write_checkpoint
 from vitnla.model.config import ViTConfig
+from vitnla.model.predict import predict
 from vitnla.model.vit import VisionTransformer
 from vitnla.training.augment import augment, drop_tokens
 from vitnla.training.config import TrainConfig
@@ -58,7 +59,12 @@ class Progress:
     """What the caller may show while training runs."""
 
     on_step: Callable[[int, int, float], None] = lambda done, total, loss: None
-    on_epoch: Callable[[EpochLog], None] = lambda log: None
+    on_epoch: Callable[[EpochLog, float], None] = lambda log, remaining_s: None
+
+
+def read_log(folder: Path) -> list[EpochLog]:
+    """The epochs of a run, in order."""
+    return [EpochLog.model_validate_json(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 def default_device() -> torch.device:
@@ -73,7 +79,7 @@ def train(
     """Train a ViT from scratch, or go on where an interrupted run of the same settings in `folder` stopped.
 
     Writes into `folder`: `model.safetensors` and `config.json` (moving average of the best validation epoch),
-    `preprocessing.json`, `log.jsonl` (one line per epoch) and `state/` (what a resumed run needs).
+    `log.jsonl` (one line per epoch) and `state/` (what a resumed run needs).
 
     Returns:
         `folder`, a checkpoint.
@@ -93,15 +99,14 @@ def train(
         state = _resume(folder, state, model, optimizers, average)
     images = torch.from_numpy(preprocessing(training.images)).to(device)
     labels = torch.from_numpy(training.labels).to(device)
-    write_atomically(folder / "preprocessing.json", preprocessing.to_json())
     log = folder / "log.jsonl"
     lines = log.read_text().splitlines()[: state.epochs_done] if log.is_file() and state.epochs_done else []
     for epoch in range(state.epochs_done, config.epochs):
         started = time.perf_counter()
-        keep = config.token_keep if epoch < config.epochs - config.full_token_epochs else 1.0
+        keep = _share(config, epoch)
         loss = _train_epoch(model, optimizers, average, images, labels, config, epoch, keep, progress)
         averaged = _with_weights(model_config, average.tensors, device)
-        top1 = float((predict(averaged, preprocessing, validation, device).argmax(1) == validation.labels).mean())
+        top1 = float((predict(averaged, preprocessing, validation.images, device=device).argmax(1) == validation.labels).mean())
         best = top1 > state.best_top1
         entry = EpochLog(
             epoch=epoch + 1, train_loss=loss, validation_top1=top1, best=best, learning_rate=learning_rate(config, epoch + 1),
@@ -116,22 +121,8 @@ def train(
         lines.append(entry.model_dump_json())
         write_atomically(log, "\n".join(lines) + "\n")
         _save_state(folder, state, model, optimizers, average)
-        progress.on_epoch(entry)
+        progress.on_epoch(entry, _remaining_seconds(lines, config))
     return folder
-
-
-@torch.inference_mode()
-def predict(
-    model: VisionTransformer, preprocessing: Preprocessing, split: Split, device: torch.device | None = None, batch_size: int = 250,
-) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:  # fmt: skip
-    """Logits [N, classes] float32 of every image of a split, computed in float32."""
-    device = device or torch.device("cpu")
-    model = model.to(device).eval()
-    outputs = [
-        model(torch.from_numpy(preprocessing(split.images[start : start + batch_size])).to(device)).float().cpu().numpy()
-        for start in range(0, len(split), batch_size)
-    ]
-    return np.concatenate(outputs)
 
 
 def _train_epoch(
@@ -169,6 +160,18 @@ def _train_epoch(
                 raise InputError(f"the training loss became {running} in epoch {epoch + 1}", "lower the learning rate with --lr")
             progress.on_step(epoch * steps + step + 1, config.epochs * steps, running)
     return total.item() / steps
+
+
+def _remaining_seconds(lines: list[str], config: TrainConfig) -> float:
+    """Estimate from the pace per token of the epochs so far: the last epochs see more tokens and take longer."""
+    log = [EpochLog.model_validate_json(line) for line in lines]
+    pace = sum(entry.seconds for entry in log) / sum(_share(config, entry.epoch - 1) for entry in log)
+    return pace * sum(_share(config, epoch) for epoch in range(len(log), config.epochs))
+
+
+def _share(config: TrainConfig, epoch: int) -> float:
+    """Share of the patch tokens that an epoch keeps."""
+    return config.token_keep if epoch < config.epochs - config.full_token_epochs else 1.0
 
 
 def _with_weights(config: ViTConfig, tensors: dict[str, Tensor], device: torch.device) -> VisionTransformer:

@@ -1,0 +1,40 @@
+"""What the dense source says about every evaluation image, kept on disk: each export of the same source asks again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitnla.common.cache import cache_key, find_entry, new_entry
+from vitnla.common.errors import InputError
+from vitnla.data.dataset import Split
+from vitnla.model.predict import predict
+from vitnla.sources.model import SourceModel
+
+_KIND, _FILE, _FORMAT = "dense-predictions", "classes.npy", "1"
+_log = logging.getLogger(__name__)
+
+
+def dense_classes(
+    source: SourceModel, data: Split, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> NDArray[np.int64]:
+    """Classes [N] that the fp32 torch source gives the images of a split, from the cache where they are known."""
+    key = cache_key(_FORMAT, source.sha256, source.model.config.to_json(), source.preprocessing.to_json(), data.fingerprint())
+    if (folder := find_entry(_KIND, key)) is not None:
+        return _read(folder / _FILE)
+    classes = predict(source.model, source.preprocessing, data.images, on_progress=on_progress).argmax(1).astype(np.int64)
+    try:
+        with new_entry(_KIND, key) as folder:
+            np.save(folder / _FILE, classes)
+    except InputError as error:
+        _log.warning("dense predictions are not cached: %s", error.message)
+    return classes
+
+
+def _read(path: Path) -> NDArray[np.int64]:
+    classes: NDArray[np.int64] = np.load(path, allow_pickle=False)
+    return classes

@@ -1,0 +1,47 @@
+"""What must hold for every graph that leaves `export`, whoever rewrote it last."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import onnx
+
+from export.inspect import low_rank_pairs, require_standard_operators
+from export.trace import BATCH, INPUT, OUTPUT
+from vitnla.common.errors import VerdictError
+from vitnla.model.config import LINEARS, ViTConfig
+
+
+def check_graph(model: onnx.ModelProto, config: ViTConfig) -> None:
+    """Check operators, inputs and outputs, and that every low-rank linear of `config` is still two GEMMs.
+
+    Raises:
+        VerdictError: says what was expected and what the graph holds.
+    """
+    require_standard_operators(model)
+    size = config.image_size
+    _require_shape("input", list(model.graph.input), INPUT, [BATCH, config.channels, size, size])
+    _require_shape("output", list(model.graph.output), OUTPUT, [BATCH, config.classes])
+    require_low_rank_pairs(model, config)
+
+
+def require_low_rank_pairs(model: onnx.ModelProto, config: ViTConfig) -> None:
+    """Compare the inner widths of the graph's low-rank pairs with the config's ranks.
+
+    Raises:
+        VerdictError: a pair was multiplied out to a dense linear, or its width changed.
+    """
+    expected = Counter(rank for block in config.blocks for name in LINEARS if (rank := getattr(block.ranks, name)) is not None)
+    found = Counter(pair.rank for pair in low_rank_pairs(model))
+    if missing := expected - found:
+        ranks = ", ".join(f"{count} of rank {rank}" for rank, count in sorted(missing.items()))
+        raise VerdictError(
+            f"expected {expected.total()} low-rank pairs in the graph, got {found.total()}; missing: {ranks}",
+            "a graph optimiser multiplied the factors back to a dense matrix; export without the simplifier",
+        )
+
+
+def _require_shape(kind: str, values: list[onnx.ValueInfoProto], name: str, shape: list[int | str]) -> None:
+    found = {value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim] for value in values}
+    if found != {name: shape}:
+        raise VerdictError(f"expected the graph's only {kind} to be {name} {shape}, got {found}", "the batch must stay dynamic; report this as a bug")

@@ -1,0 +1,44 @@
+"""The manifest's key fields inside the ONNX file itself, for programs that have nothing but that file."""
+
+from __future__ import annotations
+
+import json
+
+import onnx
+
+from vitnla.model.config import LINEARS, ViTConfig
+from vitnla.sources.model import SourceModel
+
+PREFIX = "vitdeploy."
+
+
+def key_fields(source: SourceModel, config: ViTConfig, method: str, version: str) -> dict[str, str]:
+    """What a reader of `model.onnx` can ask for: `vitdeploy.version`, `.method`, `.ranks`, `.source`, `.source_sha256`,
+    `.preprocessing` and `.labels`. Ranks (`{"0.qkv": 64, ...}`, dense linears left out), preprocessing and labels are JSON.
+    """  # noqa: D205
+    ranks = {
+        f"{index}.{name}": rank
+        for index, block in enumerate(config.blocks)
+        for name in LINEARS
+        if (rank := getattr(block.ranks, name)) is not None
+    }
+    fields = {
+        "version": version,
+        "method": method,
+        "ranks": json.dumps(ranks),
+        "source": source.spec,
+        "source_sha256": source.sha256,
+        "preprocessing": source.preprocessing.model_dump_json(),
+        "labels": json.dumps(source.labels),
+    }
+    return {f"{PREFIX}{name}": value for name, value in fields.items()}
+
+
+def write_metadata(model: onnx.ModelProto, fields: dict[str, str]) -> None:
+    """Replace the model's `metadata_props`."""
+    onnx.helper.set_model_props(model, fields)
+
+
+def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
+    """The model's `metadata_props` as a mapping."""
+    return {entry.key: entry.value for entry in model.metadata_props}

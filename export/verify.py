@@ -1,0 +1,79 @@
+"""Whether the exported file says what the model says: logits against torch, classes against the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from export.trace import INPUT
+from runtime.bundle import Parity
+from vitnla.common.measures import Accuracy
+from vitnla.data.dataset import Split
+from vitnla.data.preprocessing import Preprocessing
+from vitnla.model.vit import VisionTransformer
+
+BATCHES, TOLERANCE = (1, 2, 7), 1e-4
+_BATCH = 250
+Images, Logits = NDArray[np.float32], NDArray[np.float32]
+Progress = Callable[[int, int], None]
+
+
+class OnnxModel:
+    """The written file in ONNX Runtime on the CPU. There is no manifest yet, so this cannot be a runner's session."""
+
+    def __init__(self, path: Path) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, images: Images) -> Logits:
+        """Images [B, C, H, W] -> logits [B, classes]."""
+        return np.asarray(self._session.run(None, {INPUT: images})[0], np.float32)
+
+
+@torch.inference_mode()
+def torch_logits(model: VisionTransformer, images: Images) -> Logits:
+    """The reference: float32 logits [B, classes] of torch on the CPU."""
+    logits: Logits = model.cpu().eval()(torch.from_numpy(images)).numpy()
+    return logits
+
+
+def relative_error(found: Logits, reference: Logits) -> float:
+    """max |found - reference| / max |reference|; infinite where anything is not finite."""
+    if not (np.isfinite(found).all() and np.isfinite(reference).all()):
+        return float("inf")
+    return float(np.abs(found - reference).max() / max(float(np.abs(reference).max()), np.finfo(np.float32).tiny))
+
+
+def measure_parity(
+    onnx_model: Callable[[Images], Logits], model: VisionTransformer, images: Images,
+    batches: tuple[int, ...] = BATCHES, tolerance: float = TOLERANCE,
+) -> Parity:  # fmt: skip
+    """Compare logits at each batch size, on the first of `images` [N, C, H, W]; fewer images than a batch are repeated."""
+    repeated = np.resize(images, (max(*batches, len(images)), *images.shape[1:]))
+    errors = [relative_error(onnx_model(repeated[:batch]), torch_logits(model, repeated[:batch])) for batch in batches]
+    return Parity(max_rel=max(errors), tolerance=tolerance, batches=batches)
+
+
+def classify(
+    onnx_model: Callable[[Images], Logits], preprocessing: Preprocessing, images: NDArray[np.uint8], on_progress: Progress
+) -> NDArray[np.int64]:
+    """Classes [N] of uint8 images [N, H, W, C], batch by batch."""
+    classes = []
+    for start in range(0, len(images), _BATCH):
+        classes.append(onnx_model(preprocessing(images[start : start + _BATCH])).argmax(1))
+        on_progress(min(start + _BATCH, len(images)), len(images))
+    return np.concatenate(classes).astype(np.int64)
+
+
+def accuracy(split: str, data: Split, classes: NDArray[np.int64], dense: NDArray[np.int64]) -> Accuracy:
+    """Top-1 of the exported file and of the dense source from their classes [N], and how often the two agree."""
+    return Accuracy(
+        split=split, fingerprint=data.fingerprint(), images=len(data), dense_top1=float((dense == data.labels).mean()),
+        top1=float((classes == data.labels).mean()), agreement=float((classes == dense).mean()),
+    )  # fmt: skip

@@ -1,0 +1,104 @@
+"""Does a runtime give the logits and the classes that torch gave?"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from runtime.bundle import Bundle, Precision
+from runtime.evaluation import Evaluation, evaluate
+from runtime.plan import Target
+from runtime.runners.base import Logits, RunOptions
+from runtime.runners.registry import runner
+from runtime.worker_client import Worker, WorkerError
+from vitnla.common.schema import Record
+
+TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2, "int8": 2e-1}
+"""Largest |runtime - torch fp32| / max |torch fp32| over the reference logits.
+
+fp32: the order of summation, through a dozen blocks. fp16 and bf16: about ten times the unit round-off (2^-11, 2^-8) of one operation,
+which is how far a ViT's logits move in practice. int8 is a coarse check that nothing is broken: there the accuracy decides.
+"""
+
+
+class ParityRow(Record):
+    """One bundle on one runtime, against its own reference logits and against the dense torch model's classes."""
+
+    bundle: str
+    bundle_path: str
+    runtime: str
+    precision: Precision
+    tolerance: float
+    max_rel: float | None = None
+    """Null where the logits are not finite or the runtime failed; `error` says which."""
+    reference_images: int = 0
+    images: int | None = None
+    top1: float | None = None
+    top1_low: float | None = None
+    top1_high: float | None = None
+    agreement: float | None = None
+    lost: int | None = None
+    """Images that the dense torch model has right and this one wrong."""
+    gained: int | None = None
+    """The reverse."""
+    warnings: tuple[str, ...] = ()
+    facts: dict[str, Any] = {}
+    error: str | None = None
+
+    @property
+    def verdict(self) -> Literal["met", "not met"]:
+        """Whether the logits are within the tolerance. Accuracy is information, not verdict."""
+        return "met" if self.max_rel is not None and self.max_rel <= self.tolerance else "not met"
+
+
+def relative_error(logits: Logits, reference: Logits) -> float:
+    """max |logits - reference| / max |reference|; NaN or infinity where the logits hold any."""
+    return float(np.abs(logits.astype(np.float64) - reference).max() / np.abs(reference).max())
+
+
+def check_parity(
+    bundle: Bundle, target: Target, *, threads: int, batch: int = 8, evaluation: Evaluation | None = None, timeout_s: float = 600.0
+) -> ParityRow:
+    """Run the bundle's reference inputs, and an evaluation split if given, in a worker process.
+
+    Args:
+        bundle: what to check.
+        target: where to run it.
+        threads: CPU threads.
+        batch: batch size of all runs.
+        evaluation: a labelled split.
+        timeout_s: longest time for any one step.
+
+    Raises:
+        MissingDependencyError: the runtime cannot run here, or has no engine for this bundle.
+        InputError: the runtime's name is unknown, or it cannot load the bundle.
+    """
+    runner(target.runtime).availability().require(target.runtime)
+    row = ParityRow(
+        bundle=bundle.name, bundle_path=str(bundle.folder), runtime=target.label, precision=bundle.manifest.precision,
+        tolerance=TOLERANCES[bundle.manifest.precision],
+    )  # fmt: skip
+    try:
+        with Worker(timeout_s) as worker:
+            facts = worker.load(target.runtime, bundle, RunOptions(threads, target.provider, batch))["facts"]
+            return row.model_copy(update={"facts": facts, **_compare(worker, bundle), **_score(worker, bundle, evaluation)})
+    except WorkerError as error:
+        return row.model_copy(update={"error": error.message})
+
+
+def _compare(worker: Worker, bundle: Bundle) -> dict[str, Any]:
+    images, reference = bundle.reference()
+    found = relative_error(worker.infer(images), reference)
+    known = {"reference_images": len(images)}
+    return {**known, "max_rel": found} if np.isfinite(found) else {**known, "error": "the logits hold NaN or infinity"}
+
+
+def _score(worker: Worker, bundle: Bundle, evaluation: Evaluation | None) -> dict[str, Any]:
+    if evaluation is None:
+        return {}
+    score = evaluate(worker.infer, bundle, evaluation)
+    return {
+        "images": score.images, "top1": score.top1.value, "top1_low": score.top1.low, "top1_high": score.top1.high,
+        "agreement": score.agreement, "lost": score.lost, "gained": score.gained, "warnings": score.warnings,
+    }  # fmt: skip

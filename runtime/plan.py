@@ -1,0 +1,92 @@
+"""What a bench or a parity check is asked to do."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass
+
+from runtime.bundle import Bundle
+from runtime.results import Scenario
+from runtime.runners.base import RunOptions
+from vitnla.common.errors import InputError
+
+
+@dataclass(frozen=True)
+class Target:
+    """A runtime and, for ONNX Runtime, its execution provider."""
+
+    runtime: str
+    provider: str = "cpu"
+
+    @property
+    def label(self) -> str:
+        """How tables call it: `ort`, `ort:cuda`."""
+        return self.runtime if self.provider == "cpu" else f"{self.runtime}:{self.provider}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One cell to measure."""
+
+    bundle: Bundle
+    target: Target
+    batch: int
+
+
+@dataclass(frozen=True)
+class BenchPlan:
+    """Every bundle on every target at every batch size.
+
+    Args:
+        scenario: `single-stream` starts a call when the last has ended and times each; `offline` hands over batches as fast as the
+            runtime takes them and times them as a whole, so there are no latencies (after MLPerf Inference).
+        seconds: least measured time of a cell, over all rounds; warm-up comes on top.
+        min_count: least number of calls of a cell, over all rounds.
+        rounds: slices of a cell's time, interleaved with those of the others; ratios need at least three.
+        threads: CPU threads of every runtime.
+        baseline: name of the bundle that others are compared with; by default the first dense one.
+        timeout_s: longest time for any one step of a worker.
+    """
+
+    bundles: tuple[Bundle, ...]
+    targets: tuple[Target, ...]
+    batches: tuple[int, ...]
+    threads: int
+    scenario: Scenario = "single-stream"
+    seconds: float = 5.0
+    min_count: int = 50
+    rounds: int = 10
+    baseline: str | None = None
+    timeout_s: float = 600.0
+
+    def check(self) -> None:
+        """Refuse a plan that cannot be measured.
+
+        Raises:
+            InputError: a number is not positive, a list is empty, two bundles share a name, or the baseline is none of them.
+        """
+        for name in ("bundles", "targets", "batches"):
+            if not getattr(self, name):
+                raise InputError(f"expected at least one of {name}, got none", f"name the {name} to measure")
+        for name, value in (*(("batch", batch) for batch in self.batches), ("threads", self.threads), ("rounds", self.rounds)):
+            if value < 1:
+                raise InputError(f"expected {name} of at least 1, got {value}", f"give a larger {name}")
+        if not self.seconds > 0:
+            raise InputError(f"expected a duration above 0 s, got {self.seconds:g}", "give a longer --duration")
+        names = Counter(bundle.name for bundle in self.bundles)
+        for name, count in names.items():
+            if count > 1:
+                raise InputError(f"{count} bundles are called '{name}', so their results could not be told apart", "export one under another name")
+        if self.baseline is not None and self.baseline not in names:
+            raise InputError(f"baseline '{self.baseline}' is not among the bundles", f"choose one of: {', '.join(sorted(names))}")
+
+    def cases(self) -> list[Case]:
+        """The cells, without repetition, in the order in which they are reported."""
+        product = itertools.product(self.batches, self.targets, self.bundles)
+        return list(dict.fromkeys(Case(bundle, target, batch) for batch, target, bundle in product))
+
+    def options(self, case: Case) -> RunOptions:
+        """What the case's session is opened with."""
+        hint = "throughput" if self.scenario == "offline" else "latency"
+        return RunOptions(self.threads, case.target.provider, case.batch, hint)

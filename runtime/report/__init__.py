@@ -1,0 +1,22 @@
+"""From bench results to one self-contained HTML file, a picture, tables, and a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from runtime.report.dependencies import report_extra
+from runtime.results import Cell
+from vitnla.common.files import write_atomically
+
+
+def write_report(cells: Sequence[Cell], path: Path, title: str) -> None:
+    """Write the cells as one HTML file that needs no network. Each run on each machine gets a section of its own.
+
+    Raises:
+        InputError: there are no cells, or `path` cannot be written.
+        MissingDependencyError: the `report` extra is not installed.
+    """
+    with report_extra():
+        from runtime.report.page import render_page
+    write_atomically(path, render_page(cells, title))

@@ -1,0 +1,47 @@
+"""The environment box: what is known of the machine and of each runtime, as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from runtime.results import Cell
+
+Facts = list[tuple[str, str]]
+_NAMES = ("gpu", "cpu", "cpu_model", "processor", "platform", "os")
+
+
+def machine_name(machine: dict[str, Any]) -> str:
+    """A short name: its GPU, else its processor, else what else is known of it."""
+    return next((str(machine[key]) for key in _NAMES if machine.get(key)), "machine not described")
+
+
+def machine_facts(machine: dict[str, Any]) -> Facts:
+    """Every recorded fact, nested ones by dotted name."""
+    return list(_lines(machine))
+
+
+def runtime_facts(cells: Iterable[Cell]) -> list[tuple[str, Facts]]:
+    """What each runtime really used. Where its cells differ in a fact, all its values are listed."""
+    found: dict[str, dict[str, dict[str, None]]] = {}
+    for cell in cells:
+        facts = found.setdefault(f"{cell.runtime}, {cell.precision}", {})
+        for name, text in _lines(cell.facts):
+            facts.setdefault(name, {})[text] = None
+    return [(runtime, [(name, " · ".join(values)) for name, values in facts.items()]) for runtime, facts in found.items()]
+
+
+def _lines(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, item in value.items():
+        if isinstance(item, dict):
+            yield from _lines(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", _text(item)
+
+
+def _text(item: Any) -> str:
+    if isinstance(item, (list, tuple)):
+        return ", ".join(map(_text, item))
+    if isinstance(item, bool):
+        return "yes" if item else "no"
+    return "unknown" if item is None else str(item)

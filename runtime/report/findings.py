@@ -1,0 +1,122 @@
+"""What the cells of one run say: the frontier, the headline, and which controls are there. Pure functions of the cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from runtime.report.style import is_dense
+from runtime.results import Cell
+
+TOLERATED_DROP = 0.01
+"""The headline looks for the fastest cell that loses at most this much top-1 (a fraction: one point)."""
+
+
+def plottable(cells: Iterable[Cell]) -> list[Cell]:
+    """The cells that have both a throughput and a top-1."""
+    return [cell for cell in cells if cell.images_per_s is not None and cell.top1 is not None]
+
+
+def frontier(cells: Iterable[Cell]) -> list[Cell]:
+    """The cells that no other beats on throughput or top-1 without losing on the other, slowest first. Exact ties are all kept."""
+    kept: list[Cell] = []
+    for cell in sorted(plottable(cells), key=_position, reverse=True):
+        if not kept or _position(cell)[1] > _position(kept[-1])[1] or _position(cell) == _position(kept[-1]):
+            kept.append(cell)
+    return kept[::-1]
+
+
+def _position(cell: Cell) -> tuple[float, float]:
+    return cell.images_per_s or 0.0, cell.top1 or 0.0
+
+
+def baseline_of(cell: Cell, cells: Iterable[Cell]) -> Cell | None:
+    """The cell that `cell.ratio` is relative to, if it is among `cells`."""
+    return next((other for other in cells if cell.ratio and other.key == cell.ratio.baseline), None)
+
+
+def is_baseline(cell: Cell, cells: Iterable[Cell]) -> bool:
+    """Whether other cells' ratios are relative to this one."""
+    return any(other.ratio is not None and other.ratio.baseline == cell.key for other in cells)
+
+
+def drop(cell: Cell, cells: Iterable[Cell]) -> float | None:
+    """Top-1 lost against the cell's baseline, or against the dense source as exported where the baseline has none; a fraction."""
+    if cell.top1 is None:
+        return None
+    baseline = baseline_of(cell, cells)
+    if baseline is not None and baseline.top1 is not None:
+        return baseline.top1 - cell.top1
+    return cell.export_accuracy.dense_top1 - cell.top1 if cell.export_accuracy else None
+
+
+def headline(cells: Sequence[Cell]) -> str:
+    """One sentence that says what was gained within one point of top-1, or that nothing was."""
+    if all(cell.error for cell in cells):
+        return f"Nothing could be measured: {_count(len(cells), 'cell')} failed."
+    compared = [cell for cell in cells if cell.ratio is not None and cell.ratio.baseline != cell.key]
+    if not compared:
+        return "No cell was compared with a baseline in this run, so nothing can be said about speed-up."
+    faster = sorted((cell for cell in compared if cell.ratio and cell.ratio.verdict == "faster"), key=_speedup, reverse=True)
+    if not faster:
+        unclear = sum(cell.ratio is not None and cell.ratio.verdict == "no difference" for cell in compared)
+        return (
+            f"Nothing was faster than its baseline: of {_count(len(compared), 'compared cell')}, "
+            f"{unclear} showed no difference and {len(compared) - unclear} {'was' if len(compared) - unclear == 1 else 'were'} slower."
+        )
+    within = [cell for cell in faster if (lost := drop(cell, cells)) is not None and lost <= TOLERATED_DROP]
+    if within:
+        return f"Within one point of its baseline’s top-1, the largest speed-up is {_gain(within[0], cells)}."
+    return f"Nothing was faster within one point of its baseline’s top-1; the largest speed-up is {_gain(faster[0], cells)}."
+
+
+def _speedup(cell: Cell) -> float:
+    return cell.ratio.value if cell.ratio else 0.0
+
+
+def _gain(cell: Cell, cells: Sequence[Cell]) -> str:
+    if cell.ratio is None:
+        raise ValueError(f"{cell.key} has no ratio")
+    kind = ", with no decomposition" if is_dense(cell) else ""
+    speed = f"{cell.ratio.value:.2f}× (95 % interval {cell.ratio.low:.2f} to {cell.ratio.high:.2f}) of {cell.ratio.baseline}"
+    lost = drop(cell, cells)
+    change = "top-1 not measured" if lost is None else f"{abs(100 * lost):.2f} points {'lower' if lost > 0 else 'higher'} top-1" if lost else "equal top-1"
+    return f"{cell.bundle} on {cell.runtime} at batch {cell.batch}{kind}: {speed}, {change}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+@dataclass(frozen=True)
+class Control:
+    """A comparison that a speed claim needs beside it, and whether this run has it."""
+
+    name: str
+    present: bool
+    detail: str
+
+
+def controls(cells: Sequence[Cell]) -> tuple[Control, Control, Control]:
+    """The three controls: dense at the same precision, dense INT8, and a smaller dense model.
+
+    The first is present when every decomposed cell has a dense one of its runtime, precision and batch.
+    The third is a dense bundle with fewer MACs than the dense source of a decomposed one.
+    """
+    measured = [cell for cell in cells if not cell.error]
+    dense = [cell for cell in measured if is_dense(cell)]
+    decomposed = [cell for cell in measured if not is_dense(cell)]
+    places = {(cell.runtime, cell.precision, cell.batch) for cell in dense}
+    bare = [cell.key for cell in decomposed if (cell.runtime, cell.precision, cell.batch) not in places]
+    int8 = list(dict.fromkeys(cell.bundle for cell in dense if cell.precision.startswith("int8")))
+    full = max((cell.macs.dense for cell in decomposed or dense if cell.macs), default=0)
+    smaller = list(dict.fromkeys(cell.bundle for cell in dense if cell.macs and cell.macs.model < full))
+    return (
+        Control(
+            "Dense at the same precision",
+            bool(dense) and not bare,
+            "no dense model was measured" if not dense else f"absent for {', '.join(bare)}" if bare else "beside every decomposed cell",
+        ),
+        Control("Dense INT8", bool(int8), ", ".join(int8) or "no dense INT8 model was measured, so quantisation alone may do as well"),
+        Control("A smaller dense model", bool(smaller), ", ".join(smaller) or "none was measured, so a smaller model trained as usual may do as well"),
+    )

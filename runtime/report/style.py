@@ -1,0 +1,89 @@
+"""What every chart shares: a colour per bundle, a marker per runtime, and the panels into which cells are grouped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from runtime.results import Cell
+
+# Mid-tones, with a contrast of at least 3:1 on white and on near-black, so that one palette serves both themes.
+DENSE_COLORS = ("#7d8590", "#a3784e", "#5f8a8b")
+COLORS = ("#3b7dd8", "#d9822b", "#2a9d74", "#b5589a", "#7e6bd0", "#d1574b", "#1f97ad", "#8c8f2f", "#a8623a", "#5671b8")
+
+
+@dataclass(frozen=True)
+class Marker:
+    """A marker by its Plotly name and as an SVG path of radius 1."""
+
+    plotly: str
+    path: str
+
+
+MARKERS = (
+    Marker("circle", "M1,0A1,1 0 1 1 -1,0A1,1 0 1 1 1,0Z"),
+    Marker("diamond", "M0,-1.3L1.3,0L0,1.3L-1.3,0Z"),
+    Marker("square", "M-.89,-.89H.89V.89H-.89Z"),
+    Marker("triangle-up", "M0,-1.3L1.15,.75H-1.15Z"),
+    Marker("cross", "M-.42,-1.2H.42V-.42H1.2V.42H.42V1.2H-.42V.42H-1.2V-.42H-.42Z"),
+    Marker("triangle-down", "M0,1.3L1.15,-.75H-1.15Z"),
+    Marker("hexagon", "M0,-1.15L1,-.58V.58L0,1.15L-1,.58V-.58Z"),
+    Marker("star-diamond", "M0,-1.4L.45,-.45L1.4,0L.45,.45L0,1.4L-.45,.45L-1.4,0L-.45,-.45Z"),
+)
+
+
+def is_dense(cell: Cell) -> bool:
+    """Whether the bundle was exported without a decomposition."""
+    return cell.method == "none"
+
+
+@dataclass(frozen=True)
+class Style:
+    """Colours by bundle name and markers by runtime, in the order in which they first appear."""
+
+    colors: dict[str, str]
+    markers: dict[str, Marker]
+    name_precision: bool
+    """Whether the cells differ in precision, so that a runtime's name alone says too little."""
+
+    def runtime(self, cell: Cell) -> str:
+        """How a legend calls the cell's runtime."""
+        return f"{cell.runtime} {cell.precision}" if self.name_precision else cell.runtime
+
+    def color(self, cell: Cell) -> str:
+        """The colour of the cell's bundle."""
+        return self.colors[cell.bundle]
+
+    def marker(self, cell: Cell) -> Marker:
+        """The marker of the cell's runtime."""
+        return self.markers[self.runtime(cell)]
+
+
+def style_of(cells: Sequence[Cell]) -> Style:
+    """Assign colours and markers. Dense bundles are greys and earths, so that the baseline recedes; colours repeat beyond the palette."""
+    bundles = {cell.bundle: is_dense(cell) for cell in cells}
+    dense, decomposed = ([name for name, flag in bundles.items() if flag is wanted] for wanted in (True, False))
+    colors = {name: palette[i % len(palette)] for names, palette in ((dense, DENSE_COLORS), (decomposed, COLORS)) for i, name in enumerate(names)}
+    bare = Style({name: colors[name] for name in bundles}, {}, name_precision=len({cell.precision for cell in cells}) > 1)
+    runtimes = dict.fromkeys(bare.runtime(cell) for cell in cells)
+    return Style(bare.colors, {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(runtimes)}, bare.name_precision)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Cells that one chart may compare: equal batch size and scenario."""
+
+    title: str
+    cells: tuple[Cell, ...]
+
+
+def panels(cells: Iterable[Cell]) -> list[Panel]:
+    """Group cells by scenario and batch size, smallest batch first."""
+    groups: dict[tuple[str, int], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.scenario, cell.batch), []).append(cell)
+    several = len({scenario for scenario, _ in groups}) > 1
+    return [
+        Panel(f"batch {batch}, {scenario}" if several else f"batch {batch}", tuple(members))
+        for (scenario, batch), members in sorted(groups.items(), key=lambda item: (item[0][1], item[0][0]))
+    ]

@@ -1,0 +1,145 @@
+"""The columns of a table of cells, stated once, and the same table as Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from runtime.report.numbers import MISSING, percent, significant, times
+from runtime.report.sections import sections
+from runtime.results import Cell
+
+Value = str | float | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its heading, how a cell is shown in it, and the number or text by which it sorts (None sorts last)."""
+
+    key: str
+    heading: str
+    text: Callable[[Cell], str]
+    value: Callable[[Cell], Value]
+    numeric: bool = True
+
+
+def _words(key: str, heading: str, value: Callable[[Cell], str]) -> Column:
+    return Column(key, heading, value, value, numeric=False)
+
+
+def _number(key: str, heading: str, value: Callable[[Cell], float | None], text: Callable[[float | None], str] = significant) -> Column:
+    return Column(key, heading, lambda cell: text(value(cell)), value)
+
+
+def ratio_text(cell: Cell) -> str:
+    """Speed against the baseline with its interval, `1.42× [1.38, 1.46]`."""
+    return f"{times(cell.ratio.value)} [{cell.ratio.low:.2f}, {cell.ratio.high:.2f}]" if cell.ratio else MISSING
+
+
+def verdict_text(cell: Cell) -> str:
+    """Faster, slower, or no difference where the interval spans 1."""
+    return cell.ratio.verdict if cell.ratio else MISSING
+
+
+def top1_text(cell: Cell) -> str:
+    """Top-1 in per cent with half the width of its interval."""
+    if cell.top1 is None or cell.top1_low is None or cell.top1_high is None:
+        return percent(cell.top1)
+    return f"{percent(cell.top1)} ± {percent((cell.top1_high - cell.top1_low) / 2)}"
+
+
+COLUMNS: dict[str, Column] = {
+    column.key: column
+    for column in (
+        _words("bundle", "Bundle", lambda cell: cell.bundle),
+        _words("runtime", "Runtime", lambda cell: cell.runtime),
+        _words("precision", "Precision", lambda cell: cell.precision),
+        _words("scenario", "Scenario", lambda cell: cell.scenario),
+        _number("batch", "Batch", lambda cell: cell.batch, lambda value: f"{value:.0f}"),
+        _number("images_per_s", "Images/s", lambda cell: cell.images_per_s),
+        _number("p50", "p50 ms", lambda cell: cell.latency_ms.p50 if cell.latency_ms else None),
+        _number("p90", "p90 ms", lambda cell: cell.latency_ms.p90 if cell.latency_ms else None),
+        _number("p99", "p99 ms", lambda cell: cell.latency_ms.p99 if cell.latency_ms else None),
+        Column("ratio", "Speed vs baseline", ratio_text, lambda cell: cell.ratio.value if cell.ratio else None),
+        _words("verdict", "Verdict", verdict_text),
+        Column("top1", "Top-1 %", top1_text, lambda cell: cell.top1),
+        _number("agreement", "Agreement %", lambda cell: cell.agreement, percent),
+        _number("peak_rss_mb", "Peak MiB", lambda cell: cell.peak_rss_mb),
+        _number("model_mb", "Model MiB", lambda cell: cell.model_mb),
+        _number("macs", "MACs", lambda cell: cell.macs.ratio if cell.macs else None, times),
+    )
+}
+
+
+def columns_for(cells: Sequence[Cell], keys: Iterable[str] = tuple(COLUMNS)) -> list[Column]:
+    """The named columns, less `scenario` and `precision` where every cell has the same one."""
+    dull = {key for key in ("scenario", "precision") if len({COLUMNS[key].text(cell) for cell in cells}) <= 1}
+    return [COLUMNS[key] for key in keys if key not in dull]
+
+
+def to_markdown(cells: Sequence[Cell]) -> str:
+    """GitHub tables, one per run and machine; cells that failed follow each table with their reason.
+
+    Raises:
+        InputError: there are no cells.
+    """
+    parts = []
+    groups = sections(cells)
+    for group in groups:
+        lines = [f"**{_markdown(group.run)}**, {_markdown(group.created)}\n"] if len(groups) > 1 else []
+        if group.measured:
+            columns = columns_for(group.measured)
+            lines.append(_line(column.heading for column in columns))
+            lines.append(_line("--:" if column.numeric else ":--" for column in columns))
+            lines += [_line(column.text(cell) for column in columns) for cell in group.measured]
+        lines += [f"\n{_markdown(cell.key)} could not be run: {_markdown(cell.error or '')}" for cell in group.failed]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _line(texts: Iterable[str]) -> str:
+    return f"| {' | '.join(_markdown(text) for text in texts)} |"
+
+
+def _markdown(text: str) -> str:
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace("\\", "\\\\").replace("|", "\\|")
+    return " ".join(escaped.split())
+
+
+def to_csv(cells: Sequence[Cell]) -> str:
+    """Comma-separated values at full precision, one line per cell, failed ones included; accuracies are fractions.
+
+    Raises:
+        InputError: there are no cells.
+    """
+    sections(cells)
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(_flat(cells[0])), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_flat(cell) for cell in cells)
+    return stream.getvalue()
+
+
+def _flat(cell: Cell) -> dict[str, Value]:
+    ratio = cell.ratio
+    return {
+        "run": cell.run,
+        "created": cell.created,
+        "method": cell.method,
+        **{key: column.value(cell) for key, column in COLUMNS.items()},
+        "verdict": ratio.verdict if ratio else None,
+        "ratio_low": ratio.low if ratio else None,
+        "ratio_high": ratio.high if ratio else None,
+        "baseline": ratio.baseline if ratio else None,
+        "top1_low": cell.top1_low,
+        "top1_high": cell.top1_high,
+        "accuracy_images": cell.accuracy_images,
+        "samples": len(cell.samples_ms),
+        "load_s": cell.load_s,
+        "first_inference_ms": cell.first_inference_ms,
+        "parameters": cell.parameters.ratio if cell.parameters else None,
+        "warnings": "; ".join(cell.warnings),
+        "error": cell.error,
+    }

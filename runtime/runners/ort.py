@@ -1,0 +1,167 @@
+"""ONNX Runtime on the CPU, on CUDA, or through its TensorRT provider."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from runtime.bundle import Bundle
+from runtime.runners.base import Availability, Images, Logits, RunOptions, Session
+from vitnla.common.errors import InputError, MissingDependencyError, unknown_name
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_PROVIDERS = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider",),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
+}
+_ATTENTION = {"Attention", "GroupQueryAttention", "MultiHeadAttention", "PackedAttention", "QAttention"}
+_CPU_REFUSED = "fallback to CPU EP has been explicitly disabled"
+
+
+class OrtRunner:
+    """ONNX Runtime, from either of its wheels. Only one of the two may be installed: together they hide CUDA (onnxruntime#26996)."""
+
+    name = "ort"
+
+    def availability(self) -> Availability:
+        """Whether `onnxruntime` is installed; which of its providers work is known at load."""
+        if importlib.util.find_spec("onnxruntime") is None:
+            return Availability(False, "the package onnxruntime is not installed", "pip install onnxruntime (or onnxruntime-gpu, never both)")
+        return Availability(True)
+
+    def imports(self) -> None:
+        """Import ONNX Runtime."""
+        import onnxruntime  # noqa: F401
+
+    def load(self, bundle: Bundle, options: RunOptions) -> Session:
+        """Open `model.onnx` with the provider asked for, and with no other in its place.
+
+        Raises:
+            InputError: the provider is unknown, or the graph cannot be loaded.
+            MissingDependencyError: the provider is not in this build, or did not become active.
+        """
+        self.availability().require(self.name)
+        if options.provider not in _PROVIDERS:
+            raise unknown_name("provider", options.provider, _PROVIDERS)
+        _check_provider(options.provider)
+        return OrtSession(self.name, bundle, options)
+
+
+class OrtSession(Session):
+    """An `onnxruntime.InferenceSession`. On a GPU, `run` includes the copies to the device and back."""
+
+    def __init__(self, runner: str, bundle: Bundle, options: RunOptions) -> None:
+        super().__init__(runner, bundle)
+        self._bundle = bundle
+        self._options = options
+        self._input = bundle.manifest.input.name
+        self._all_on_provider = True
+        self._session = self._open()
+        wanted, active = _PROVIDERS[options.provider][0], self._session.get_providers()
+        if wanted not in active:
+            hint = "its libraries did not load: pip install 'onnxruntime-gpu[cuda,cudnn]', or use --provider cpu"
+            raise MissingDependencyError(f"ort: asked for {wanted}, got {', '.join(active)}", hint)
+
+    def _open(self) -> onnxruntime.InferenceSession:
+        strict = _session_options(self._options.threads)
+        if self._options.provider == "cpu":
+            return self._create(strict)
+        strict.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        try:
+            return self._create(strict)
+        except InputError as error:
+            # ONNX Runtime computes shapes on the CPU on purpose; a graph with a dynamic batch is then refused. It may run, but the facts say so.
+            if _CPU_REFUSED not in str(error):
+                raise
+            self._all_on_provider = False
+            return self._create(_session_options(self._options.threads))
+
+    def _create(self, session_options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+        import onnxruntime
+
+        try:
+            return onnxruntime.InferenceSession(
+                self._bundle.model_path, session_options, providers=list(_PROVIDERS[self._options.provider]), enable_fallback=0
+            )
+        except Exception as error:  # its exceptions share no base class below Exception
+            raise InputError(f"ort: cannot load {self._bundle.model_path}: {error}", "check the bundle, the provider and the package's version") from error
+
+    def _infer(self, images: Images) -> Logits:
+        return np.asarray(self._session.run(None, {self._input: images})[0], np.float32)
+
+    def facts(self) -> dict[str, Any]:
+        """Version, providers, threads and what ONNX Runtime made of the attention."""
+        import onnxruntime
+
+        options = self._session.get_session_options()
+        return {
+            "version": onnxruntime.__version__,
+            "device": "cpu" if self._options.provider == "cpu" else "cuda:0",
+            "precision": self._bundle.manifest.precision,
+            "threads": options.intra_op_num_threads,
+            "providers": self._session.get_providers(),
+            "all_nodes_on_provider": self._all_on_provider,
+            "graph_optimization_level": options.graph_optimization_level.name,
+            "fused_attention": None if self._options.provider == "tensorrt" else self._fused_attention(),
+            "thread_spinning": "stops after each run",
+            "io": "host arrays, copies inside run()",
+        }
+
+    def _fused_attention(self) -> int:
+        """Attention operators in the graph after ONNX Runtime's own optimisation; it hands that graph out only as a file."""
+        import onnx
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "optimized.onnx"
+            options = _session_options(self._options.threads)
+            options.optimized_model_filepath = str(path)
+            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
+            self._create(options)
+            graph = onnx.load(path, load_external_data=False).graph
+        return sum(node.op_type in _ATTENTION for node in graph.node)
+
+
+def _session_options(threads: int) -> onnxruntime.SessionOptions:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    # By default its threads spin for some time after a run (over a second on some machines) and would take the cores of the next cell measured.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def _check_provider(provider: str) -> None:
+    import onnxruntime
+
+    if provider != "cpu" and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()
+    wanted = _PROVIDERS[provider][0]
+    if wanted not in onnxruntime.get_available_providers():
+        raise MissingDependencyError(f"runtime 'ort' cannot run here: this onnxruntime has no {wanted}", _provider_remedy())
+
+
+def _provider_remedy() -> str:
+    remedy = "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install onnxruntime-gpu; it needs an NVIDIA GPU"
+    if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
+        return f"both onnxruntime wheels are installed, and the CPU one hides CUDA: {remedy}"
+    return remedy
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Two commands' worth of vitdeploy: exports the demo ViT dense and with SVD, benches both, and writes artifacts/report.html.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+./scripts/install.sh report openvino
+vitdeploy=.venv/bin/vitdeploy
+
+"$vitdeploy" export --method none --force
+"$vitdeploy" export --method svd --target-macs 0.65 --force
+rm -f artifacts/demo.jsonl # this run's results only; `bench` appends
+"$vitdeploy" bench artifacts/demo-none artifacts/demo-svd-0.65 --runtime ort --runtime openvino --runtime torch -b 1,16 \
+  --results-file artifacts/demo.jsonl
+"$vitdeploy" report artifacts/demo.jsonl -o artifacts/report.html

@@ -1,0 +1,86 @@
+"""Ranks under a budget: every linear cut alike, or the least loss that the budget allows."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from vitnla.allocation.options import Choice, LayerOptions, Rank, budget
+
+_MAX_UNITS = 100_000
+"""Finest division of a budget: a table of 48 linears then takes 10 MB."""
+
+
+def uniform(layers: Sequence[LayerOptions], target: float, multiple: int = 8) -> list[Rank]:
+    """Every linear at the same fraction of its dense MACs, as nearly as multiples of `multiple` allow.
+
+    All linears start at their smallest choice; the next step always goes to the linear that it leaves at the lowest
+    fraction, until no step fits. The total is never above `target`, and no linear could take one more step.
+
+    Raises:
+        InputError: the target cannot be attained; names the attainable range.
+    """
+    choices = [layer.choices(multiple) for layer in layers]
+    left = budget(layers, choices, target) - sum(options[0].macs for options in choices)
+    steps = [0] * len(layers)
+
+    def step(index: int) -> list[tuple[float, int]]:
+        following = steps[index] + 1
+        options = choices[index]
+        return [(options[following].macs / options[-1].macs, index)] if following < len(options) else []
+
+    queue = [entry for index in range(len(layers)) for entry in step(index)]
+    heapq.heapify(queue)
+    while queue:
+        _, index = heapq.heappop(queue)
+        cost = choices[index][steps[index] + 1].macs - choices[index][steps[index]].macs
+        if cost <= left:
+            left -= cost
+            steps[index] += 1
+            for entry in step(index):
+                heapq.heappush(queue, entry)
+    return [options[taken].rank for options, taken in zip(choices, steps, strict=True)]
+
+
+def knapsack(layers: Sequence[LayerOptions], target: float, multiple: int = 8) -> list[Rank]:
+    """The ranks of least total loss within `target` x the dense MACs: a multiple-choice knapsack.
+
+    Solved by dynamic programming over the MACs spent (Dudzinski & Walukiewicz 1987), in units of their greatest common
+    divisor, so the answer is optimal; where that would be finer than 1/100,000 of the budget, MACs are rounded up to such
+    a unit, so the total still keeps to the budget.
+
+    Raises:
+        InputError: the target cannot be attained; names the attainable range.
+    """
+    choices = [layer.choices(multiple) for layer in layers]
+    allowed = budget(layers, choices, target)
+    common = math.gcd(*(choice.macs for options in choices for choice in options))
+    # Rounding up must not push the smallest choices, which are known to fit, above the budget: the rest is divided, not all of it.
+    base = [options[0].macs for options in choices]
+    spare = allowed - sum(base)
+    unit = max(common, -(-spare // _MAX_UNITS))
+    costs = [[-(-(choice.macs - first) // unit) for choice in options] for options, first in zip(choices, base, strict=True)]
+    return _cheapest(choices, costs, spare // unit)
+
+
+def _cheapest(choices: Sequence[Sequence[Choice]], costs: Sequence[Sequence[int]], capacity: int) -> list[Rank]:
+    """Dynamic programme: `loss[c]` is the least loss of the linears so far within c units; `taken[i][c]` the choice that gives it."""
+    loss = np.zeros(capacity + 1)
+    taken = []
+    for options, units in zip(choices, costs, strict=True):
+        table = np.full((len(options), capacity + 1), np.inf)
+        for row, (choice, cost) in enumerate(zip(options, units, strict=True)):
+            if cost <= capacity:
+                table[row, cost:] = loss[: capacity + 1 - cost] + choice.loss
+        taken.append(table.argmin(axis=0).astype(np.int32))
+        loss = table.min(axis=0)
+    ranks: list[Rank] = []
+    left = capacity
+    for options, units, best in zip(reversed(choices), reversed(costs), reversed(taken), strict=True):
+        row = int(best[left])
+        ranks.append(options[row].rank)
+        left -= units[row]
+    return ranks[::-1]

@@ -1,0 +1,80 @@
+"""What an allocation chooses from: for each linear, dense or one of a few ranks, with their costs and losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitnla.common.errors import InputError
+from vitnla.model.cost import linear_macs
+
+Rank = int | None
+"""Rank of a linear; `None` is dense."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to run a linear: its MACs per image and the loss it brings."""
+
+    rank: Rank
+    macs: int
+    loss: float
+
+
+@dataclass(frozen=True, eq=False)
+class LayerOptions:
+    """A linear of (out, in) features that sees `tokens` tokens per image.
+
+    Args:
+        name: how errors call it.
+        energies: [min(out, in)] float64, descending: what the output loses with each direction that is cut.
+        importance: loss per unit of lost energy, in a unit that all linears share.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    tokens: int
+    energies: NDArray[np.float64]
+    importance: float = 1.0
+
+    @property
+    def full_rank(self) -> int:
+        """min(out, in)."""
+        return min(self.shape)
+
+    @property
+    def dense_macs(self) -> int:
+        """MACs per image as one GEMM."""
+        return linear_macs(self.shape, None, self.tokens)
+
+    def saves(self, rank: int) -> bool:
+        """Whether two GEMMs through `rank` cost less than one, i.e. rank < mn / (m + n)."""
+        return linear_macs(self.shape, rank, self.tokens) < self.dense_macs
+
+    def or_dense(self, rank: int) -> Rank:
+        """`rank` where it saves MACs, else dense, which is then both cheaper and exact."""
+        return rank if self.saves(rank) else None
+
+    def choices(self, multiple: int) -> list[Choice]:
+        """Every multiple of `multiple` that saves MACs, then dense: MACs rise and losses fall along the list."""
+        tails = self.importance * np.append(np.cumsum(self.energies[::-1])[::-1], 0.0)
+        ranks = [rank for rank in range(multiple, self.full_rank + 1, multiple) if self.saves(rank)]
+        low_rank = [Choice(rank, linear_macs(self.shape, rank, self.tokens), float(tails[rank])) for rank in ranks]
+        return [*low_rank, Choice(None, self.dense_macs, 0.0)]
+
+
+def budget(layers: Sequence[LayerOptions], choices: Sequence[Sequence[Choice]], target: float) -> int:
+    """The MACs that a `target` ratio over all linears allows.
+
+    Raises:
+        InputError: the target is outside (0, 1], or below what the smallest choices need; names the attainable range.
+    """
+    dense = sum(layer.dense_macs for layer in layers)
+    least = sum(options[0].macs for options in choices)
+    if not least <= target * dense <= dense:
+        lowest = np.ceil(1000 * least / dense) / 1000
+        raise InputError(f"target MACs: expected a ratio from {lowest:g} to 1, got {target:g}", "choose a ratio in that range, or a smaller multiple of ranks")
+    return int(target * dense)

@@ -1,0 +1,51 @@
+"""Entry point: the Typer application, and what an error looks like."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+
+from vitnla.cli import train
+from vitnla.common.errors import VitDeployError
+
+app = typer.Typer(
+    name="vitdeploy", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Decompose a trained Vision Transformer, export it, and measure what that gained and cost.",
+)  # fmt: skip
+for module in (train,):
+    app.command()(getattr(module, module.__name__.rpartition(".")[2]))
+
+INTERRUPTED = 130
+
+
+@app.callback()
+def root(debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error.")) -> None:
+    """Options of every command; `--debug` is understood anywhere on the line."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with the code that DESIGN gives each kind of outcome."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    words = [word for word in arguments if word != "--debug"]
+    try:
+        sys.exit(app(words, standalone_mode=False))
+    except VitDeployError as error:
+        if debug:
+            raise
+        _complain(error.message, error.hint)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _complain("interrupted; nothing half-written was left", "")
+        sys.exit(INTERRUPTED)
+
+
+def _complain(message: str, hint: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint:  {hint}", file=sys.stderr)

@@ -1,0 +1,65 @@
+"""What every command prints: JSON on stdout when asked, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; the rest goes to stderr.")]
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr, so that stdout stays machine-readable."""
+    print(text, file=sys.stderr)
+
+
+def emit(record: dict[str, Any]) -> None:
+    """The one JSON object of a command."""
+    print(json.dumps(record, indent=2))
+
+
+def command_line() -> str:
+    """The command as typed, so that a result can be made again."""
+    return shlex.join(["vitdeploy", *sys.argv[1:]])
+
+
+@contextmanager
+def status() -> Iterator[Callable[[str], None]]:
+    """A spinner that names the step at hand; where stderr is no terminal, one line per kind of step."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status("starting") as spinner:
+            yield spinner.update
+        return
+    last = ""
+
+    def step(text: str) -> None:
+        nonlocal last
+        # Counters change at every call ("calibrating on 32 of 1000 images"): a log wants the step once.
+        kind = "".join(letter for letter in text if not letter.isdigit())
+        if kind != last:
+            say(text)
+        last = kind
+
+    yield step
+
+
+@contextmanager
+def bar(description: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar with an estimate: call it with what is done, the total, and the item at hand."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(description, total=None)
+        yield lambda done, total, item: progress.update(task, completed=done, total=total, description=f"{description}: {item}")

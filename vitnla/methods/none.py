@@ -1,0 +1,24 @@
+"""The baseline: the model as it was trained."""
+
+from __future__ import annotations
+
+import copy
+
+from vitnla.calibration.statistics import Statistics
+from vitnla.common.schema import Record
+from vitnla.methods.base import METHODS, Decomposition, Method
+from vitnla.methods.rows import layer_row
+from vitnla.model.vit import VisionTransformer
+
+
+class NoneConfig(Record):
+    """Nothing to choose."""
+
+
+def apply(model: VisionTransformer, statistics: Statistics | None, config: NoneConfig) -> Decomposition:
+    """A copy of the model."""
+    rows = tuple(layer_row(model.config, block, name) for block, name in model.linear_names())
+    return Decomposition(copy.deepcopy(model), rows)
+
+
+METHODS.add("none", Method("none", "deployable", "The dense model, unchanged", NoneConfig, apply, lambda config: False))

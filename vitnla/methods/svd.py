@@ -1,0 +1,135 @@
+"""Low-rank linears: each weight as the product of two thin ones, best for the inputs that calibration saw."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from vitnla.allocation import LayerOptions, Rank, energy, knapsack, same_rank, uniform
+from vitnla.calibration.statistics import LinearStatistics, Statistics
+from vitnla.common.errors import InputError
+from vitnla.common.schema import Record
+from vitnla.linalg import Factors, OutputBasis, bias_correction, output_basis, output_error, project, retained_energy, svd_basis
+from vitnla.methods.base import METHODS, Decomposition, Method
+from vitnla.methods.rows import layer_row
+from vitnla.methods.surgery import Key, LowRank, dense_linear, with_low_rank
+from vitnla.model.vit import VisionTransformer
+
+Weighting = Literal["none", "gram", "centered"]
+Allocation = Literal["uniform", "knapsack"]
+DEFAULT_TARGET_MACS = 0.65
+DEFAULT_ALLOCATION: Allocation = "knapsack"
+
+
+class SvdConfig(Record):
+    """How far and by which measure to cut; at most one of `rank`, `energy` and `target_macs` (65 % of the MACs if none is given).
+
+    `weighting` is what an error is measured by: `none` the weights alone (Eckart & Young), `gram` the outputs on the
+    calibration inputs, `centered` the same after the mean has been moved into the bias, which then is exact.
+    """
+
+    weighting: Weighting = "centered"
+    rank: int | None = None
+    energy: float | None = None
+    target_macs: float | None = None
+    allocation: Allocation = DEFAULT_ALLOCATION
+    """How `target_macs` becomes ranks; `rank` and `energy` are rules of their own."""
+    rank_multiple: int = Field(default=8, ge=1)
+    """Ranks chosen by `energy` and `target_macs` are multiples of this, which GEMM kernels run best at."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_target(cls, values: Any) -> Any:
+        """Store the default where it applies, so that the record says what was done."""
+        if isinstance(values, Mapping) and all(values.get(name) is None for name in ("rank", "energy", "target_macs")):
+            return {**values, "target_macs": DEFAULT_TARGET_MACS}
+        return values
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        given = [name for name in ("rank", "energy", "target_macs") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise InputError(f"expected one of rank, energy and target-macs, got {' and '.join(given)}", "leave out all but one")
+        if self.rank is not None and self.rank < 1:
+            raise InputError(f"rank: expected at least 1, got {self.rank}", "choose a rank below every linear's full rank")
+        if self.energy is not None and not 0 < self.energy <= 1:
+            raise InputError(f"energy: expected a share above 0 and at most 1, got {self.energy:g}", "0.99 keeps 99 % of the energy")
+        if self.target_macs is not None and not 0 < self.target_macs <= 1:
+            raise InputError(f"target-macs: expected a ratio above 0 and at most 1, got {self.target_macs:g}", "0.65 keeps 65 % of the MACs")
+        return self
+
+
+def apply(model: VisionTransformer, statistics: Statistics | None, config: SvdConfig) -> Decomposition:
+    """Replace every linear that gets a rank by its best approximation of that rank.
+
+    Raises:
+        InputError: there are no statistics, the model is decomposed already, a weight is not finite, or the ranks asked for
+            cannot be had.
+    """
+    if statistics is None:
+        raise InputError("svd: expected calibration statistics, got none", "pass calibration data with --data")
+    linears = {key: dense_linear(model, key) for key in model.linear_names()}
+    bases = {key: _basis(linear.weight, statistics.linears[key], config.weighting) for key, linear in linears.items()}
+    options = [_options(model, key, bases[key], statistics.linears[key]) for key in linears]
+    ranks = dict(zip(linears, allocate(options, config), strict=True))
+    replacements = {
+        key: _low_rank(linears[key], project(linears[key].weight.detach(), bases[key], rank), statistics.linears[key], config.weighting)
+        for key, rank in ranks.items()
+        if rank is not None
+    }
+    decomposed = with_low_rank(model, replacements)
+    rows = [
+        layer_row(
+            decomposed.config, *key, _relative_error(linears[key], replacements[key], statistics.linears[key]),
+            retained_energy(bases[key].energies, rank),
+        ) if rank is not None else layer_row(decomposed.config, *key)
+        for key, rank in ranks.items()
+    ]  # fmt: skip
+    return Decomposition(decomposed, tuple(rows))
+
+
+def allocate(options: list[LayerOptions], config: SvdConfig) -> list[Rank]:
+    """The rank of every linear, by the rule that the config names."""
+    if config.rank is not None:
+        return same_rank(options, config.rank)
+    if config.energy is not None:
+        return energy(options, config.energy, config.rank_multiple)
+    assert config.target_macs is not None  # for the type checker: the config fills it in
+    budgeted = uniform if config.allocation == "uniform" else knapsack
+    return budgeted(options, config.target_macs, config.rank_multiple)
+
+
+def _basis(weight: Tensor, moments: LinearStatistics, weighting: Weighting) -> OutputBasis:
+    if weighting == "none":
+        return svd_basis(weight)
+    return output_basis(weight, moments.covariance if weighting == "centered" else moments.gram)
+
+
+def _options(model: VisionTransformer, key: Key, basis: OutputBasis, moments: LinearStatistics) -> LayerOptions:
+    block, name = key
+    shape = model.config.blocks[block].linear_shapes(model.config.dim)[name]
+    return LayerOptions(f"block {block} {name}", shape, model.config.tokens, basis.energies.cpu().numpy(), moments.sensitivity)
+
+
+def _low_rank(linear: nn.Linear, factors: Factors, moments: LinearStatistics, weighting: Weighting) -> LowRank:
+    bias = linear.bias.detach().clone()
+    if weighting == "centered":
+        bias += bias_correction(linear.weight, factors, moments.mean).to(bias.dtype)
+    return LowRank(factors, bias)
+
+
+def _relative_error(linear: nn.Linear, new: LowRank, moments: LinearStatistics) -> float:
+    """Root of the mean squared output error over that of predicting the mean output, both exact from the moments."""
+    weight, bias = linear.weight.detach().double(), linear.bias.detach().double()
+    change = weight - new.factors.U.double() @ new.factors.V.double()
+    mean_error = change @ moments.mean + bias - new.bias.double()
+    error = output_error(change, moments.covariance) + float(mean_error.square().sum())
+    return math.sqrt(error / max(output_error(weight, moments.covariance), sys.float_info.min))
+
+
+METHODS.add("svd", Method("svd", "deployable", "Low-rank linears, optimal on the calibration inputs", SvdConfig, apply, lambda config: True))

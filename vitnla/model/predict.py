@@ -1,0 +1,28 @@
+"""Logits of many images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vitnla.data.preprocessing import Preprocessing
+from vitnla.model.vit import VisionTransformer
+
+
+@torch.inference_mode()
+def predict(
+    model: VisionTransformer, preprocessing: Preprocessing, images: NDArray[np.uint8], *, device: torch.device | None = None,
+    batch_size: int = 250, on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> NDArray[np.float32]:  # fmt: skip
+    """Logits [N, classes] float32 of uint8 images [N, H, W, C], computed in float32, batch by batch."""
+    device = device or torch.device("cpu")
+    model = model.to(device).eval()
+    outputs = []
+    for start in range(0, len(images), batch_size):
+        batch = torch.from_numpy(preprocessing(images[start : start + batch_size])).to(device)
+        outputs.append(model(batch).float().cpu().numpy())
+        on_progress(min(start + batch_size, len(images)), len(images))
+    return np.concatenate(outputs)

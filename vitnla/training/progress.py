@@ -1,0 +1,35 @@
+"""Training progress on a terminal: a bar with an estimate, and a line per epoch that also suits a log file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from vitnla.training.loop import EpochLog, Progress
+
+
+@contextmanager
+def console_progress() -> Iterator[Progress]:
+    """Callbacks that draw on stderr while the block runs."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("training", total=None)
+
+        def step(done: int, total: int, loss: float) -> None:
+            bar.update(task, completed=done, total=total, description=f"training, loss {loss:.3f}")
+
+        def epoch(log: EpochLog, remaining_s: float) -> None:
+            mark = ", best so far" if log.best else ""
+            console.print(
+                f"epoch {log.epoch}: loss {log.train_loss:.4f}, validation top-1 {log.validation_top1:.2%}{mark} "
+                f"({log.seconds:.0f} s, about {remaining_s / 60:.0f} min left)",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+        yield Progress(step, epoch)
