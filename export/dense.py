@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,16 +24,13 @@ def dense_classes(
     """Classes [N] that the fp32 torch source gives the images of a split, from the cache where they are known."""
     key = cache_key(_FORMAT, source.sha256, source.model.config.to_json(), source.preprocessing.to_json(), data.fingerprint())
     if (folder := find_entry(_KIND, key)) is not None:
-        return _read(folder / _FILE)
-    classes = predict(source.model, source.preprocessing, data.images, on_progress=on_progress).argmax(1).astype(np.int64)
+        known: NDArray[np.int64] = np.load(folder / _FILE, allow_pickle=False)
+        return known
+    logits = predict(source.model, source.preprocessing, data.images, on_progress=on_progress)
+    classes: NDArray[np.int64] = logits.argmax(1).astype(np.int64)
     try:
         with new_entry(_KIND, key) as folder:
             np.save(folder / _FILE, classes)
     except InputError as error:
         _log.warning("dense predictions are not cached: %s", error.message)
-    return classes
-
-
-def _read(path: Path) -> NDArray[np.int64]:
-    classes: NDArray[np.int64] = np.load(path, allow_pickle=False)
     return classes

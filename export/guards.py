@@ -44,4 +44,5 @@ def require_low_rank_pairs(model: onnx.ModelProto, config: ViTConfig) -> None:
 def _require_shape(kind: str, values: list[onnx.ValueInfoProto], name: str, shape: list[int | str]) -> None:
     found = {value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim] for value in values}
     if found != {name: shape}:
-        raise VerdictError(f"expected the graph's only {kind} to be {name} {shape}, got {found}", "the batch must stay dynamic; report this as a bug")
+        hint = "the batch must stay dynamic; report this as a bug"
+        raise VerdictError(f"expected the graph's only {kind} to be {name} {shape}, got {found}", hint)

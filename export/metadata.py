@@ -13,9 +13,12 @@ PREFIX = "vitdeploy."
 
 
 def key_fields(source: SourceModel, config: ViTConfig, method: str, version: str) -> dict[str, str]:
-    """What a reader of `model.onnx` can ask for: `vitdeploy.version`, `.method`, `.ranks`, `.source`, `.source_sha256`,
-    `.preprocessing` and `.labels`. Ranks (`{"0.qkv": 64, ...}`, dense linears left out), preprocessing and labels are JSON.
-    """  # noqa: D205
+    """What a reader of `model.onnx` can ask for.
+
+    Returns:
+        `vitdeploy.version`, `.method`, `.ranks`, `.source`, `.source_sha256`, `.preprocessing` and `.labels`. Ranks
+        (`{"0.qkv": 64, ...}`, dense linears left out), preprocessing and labels are JSON.
+    """
     ranks = {
         f"{index}.{name}": rank
         for index, block in enumerate(config.blocks)

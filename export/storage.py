@@ -45,7 +45,8 @@ def check_file(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise VerdictError(f"{path.name} is not valid ONNX: {first_line(error)}", "report this as a bug, with the command") from error
+        hint = "report this as a bug, with the command"
+        raise VerdictError(f"{path.name} is not valid ONNX: {first_line(error)}", hint) from error
 
 
 def first_line(error: Exception) -> str:

@@ -26,7 +26,8 @@ def check_opset(opset: int) -> None:
         InputError: names the range.
     """
     if opset not in OPSETS:
-        raise InputError(f"expected an opset from {OPSETS[0]} to {OPSETS[-1]}, got {opset}", f"leave --opset out for the default, {DEFAULT_OPSET}")
+        hint = f"leave --opset out for the default, {DEFAULT_OPSET}"
+        raise InputError(f"expected an opset from {OPSETS[0]} to {OPSETS[-1]}, got {opset}", hint)
 
 
 def trace(model: VisionTransformer, opset: int = DEFAULT_OPSET) -> onnx.ModelProto:

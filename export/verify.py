@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from export.trace import INPUT
 from runtime.bundle import Parity
+from runtime.runners.base import Images, Logits
 from vitnla.common.measures import Accuracy
 from vitnla.data.dataset import Split
 from vitnla.data.preprocessing import Preprocessing
@@ -19,7 +20,6 @@ from vitnla.model.vit import VisionTransformer
 
 BATCHES, TOLERANCE = (1, 2, 7), 1e-4
 _BATCH = 250
-Images, Logits = NDArray[np.float32], NDArray[np.float32]
 Progress = Callable[[int, int], None]
 
 
@@ -55,7 +55,7 @@ def measure_parity(
     batches: tuple[int, ...] = BATCHES, tolerance: float = TOLERANCE,
 ) -> Parity:  # fmt: skip
     """Compare logits at each batch size, on the first of `images` [N, C, H, W]; fewer images than a batch are repeated."""
-    repeated = np.resize(images, (max(*batches, len(images)), *images.shape[1:]))
+    repeated: Images = np.resize(images, (max(*batches, len(images)), *images.shape[1:]))
     errors = [relative_error(onnx_model(repeated[:batch]), torch_logits(model, repeated[:batch])) for batch in batches]
     return Parity(max_rel=max(errors), tolerance=tolerance, batches=batches)
 

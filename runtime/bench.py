@@ -12,18 +12,22 @@ from datetime import UTC, datetime
 from runtime.cells import Measured, Origin, make_cells
 from runtime.evaluation import Evaluation, evaluate
 from runtime.machine import machine_facts
-from runtime.plan import BenchPlan, Case, Target
+from runtime.plan import BenchPlan, Target
 from runtime.results import Cell
 from runtime.runners.registry import runner
 from runtime.worker_client import Worker
-from vitnla.common.errors import MissingDependencyError, VitDeployError
+from vitnla.common.errors import InputError, MissingDependencyError, VitDeployError
 
 Progress = Callable[[int, int, str], None]
 """Steps done, steps in all, and what is being done."""
 
 
 def run_bench(
-    plan: BenchPlan, evaluation: Evaluation | None = None, *, command: str = "", progress: Progress = lambda done, total, text: None
+    plan: BenchPlan,
+    evaluation: Evaluation | None = None,
+    *,
+    command: str = "",
+    progress: Progress = lambda done, total, text: None,
 ) -> list[Cell]:
     """Measure every cell of the plan: speed in interleaved rounds, accuracy, then memory in processes of their own.
 
@@ -39,7 +43,7 @@ def run_bench(
         A cell for each case, in the plan's order; one that could not be measured carries `error`.
 
     Raises:
-        InputError: the plan is not sound, or names an unknown runtime or provider.
+        InputError: the plan is not sound or names an unknown runtime, or not one cell can be loaded.
         MissingDependencyError: not one cell can run here, for want of a runtime, a device or an engine.
     """
     plan.check()
@@ -50,6 +54,7 @@ def run_bench(
         if evaluation is not None:
             bench.score(evaluation)
     bench.weigh()
+    progress(bench.total, bench.total, "done")
     created = datetime.now(UTC).isoformat(timespec="seconds")
     origin = Origin(uuid.uuid4().hex[:12], created, command, plan.scenario, machine_facts())
     return make_cells(bench.cells, origin, plan.baseline)
@@ -62,9 +67,9 @@ class _Bench:
         self._plan = plan
         self._progress = progress
         self.cells = [Measured(case) for case in plan.cases()]
-        self._workers: dict[Case, Worker] = {}
-        pairs = {(one.case.bundle, one.case.target) for one in self.cells}
-        self._done, self._total = 0, len(self.cells) * (plan.rounds + 2) + len(pairs)
+        self._workers: dict[str, Worker] = {}
+        self._done = 0
+        self.total = len(self.cells) * (plan.rounds + 2) + len(plan.bundles) * len(plan.targets)
 
     def load(self, stack: contextlib.ExitStack) -> None:
         """Start a worker per cell that can run, load it and warm it up."""
@@ -77,22 +82,19 @@ class _Bench:
                 worker = stack.enter_context(Worker(self._plan.timeout_s))
                 one.loaded = worker.load(one.case.target.runtime, one.case.bundle, self._plan.options(one.case))
                 one.stable = worker.warm_up()
-                self._workers[one.case] = worker
+                self._workers[one.case.key] = worker
         self._stop_if_nothing_can_run()
 
     def measure(self) -> None:
         """One slice of every cell per round, in an order shuffled by round: no cell always runs after the same neighbour."""
         plan, order = self._plan, random.Random(0)
+        seconds, count = plan.seconds / plan.rounds, math.ceil(plan.min_count / plan.rounds)
         for number in range(plan.rounds):
             cells = self._live()
             order.shuffle(cells)
             for one in cells:
                 with self._step(one, f"round {number + 1} of {plan.rounds}"):
-                    rate, samples = self._workers[one.case].measure(
-                        plan.scenario, plan.seconds / plan.rounds, math.ceil(plan.min_count / plan.rounds)
-                    )
-                    one.images_per_s.append(rate)
-                    one.samples_ms.extend(samples)
+                    one.slices.append(self._workers[one.case.key].measure(plan.scenario, seconds, count))
 
     def score(self, evaluation: Evaluation) -> None:
         """Accuracy once per bundle and target, on the worker with the largest batch."""
@@ -101,35 +103,39 @@ class _Bench:
             groups.setdefault((one.case.bundle.name, one.case.target), []).append(one)
         for group in groups.values():
             largest = max(group, key=lambda one: one.case.batch)
-            with self._step(largest, "accuracy"):
-                found = evaluate(self._workers[largest.case].infer, largest.case.bundle, evaluation)
+            with self._step(largest, "accuracy", vital=False):
+                found = evaluate(self._workers[largest.case.key].infer, largest.case.bundle, evaluation)
                 for one in group:
                     one.score = found
 
     def weigh(self) -> None:
         """Peak memory of a fresh process per cell, after all others have ended."""
         for one in self._live():
-            with self._step(one, "memory"), Worker(self._plan.timeout_s) as worker:
+            with self._step(one, "memory", vital=False), Worker(self._plan.timeout_s) as worker:
                 one.peak_mb = worker.peak_memory_mb(one.case.target.runtime, one.case.bundle, self._plan.options(one.case))
 
     def _live(self) -> list[Measured]:
         return [one for one in self.cells if one.error is None]
 
     @contextlib.contextmanager
-    def _step(self, one: Measured, text: str) -> Iterator[None]:
-        """A failure ends this cell and no other."""
+    def _step(self, one: Measured, text: str, *, vital: bool = True) -> Iterator[None]:
+        """A failure touches this cell and no other: a vital one ends it, another is noted."""
         case = one.case
-        self._progress(self._done, self._total, f"{case.bundle.name} on {case.target.label}, batch {case.batch}: {text}")
+        self._progress(self._done, self.total, f"{case.bundle.name} on {case.target.label}, batch {case.batch}: {text}")
         try:
             yield
         except VitDeployError as error:
-            one.error = error
+            if vital:
+                one.error = error
+            else:
+                one.notes.append(f"no {text}: {error.message}")
         self._done += 1
 
     def _stop_if_nothing_can_run(self) -> None:
         errors = [one.error for one in self.cells]
-        if errors[0] is not None and all(isinstance(error, MissingDependencyError) for error in errors):
-            raise errors[0]
+        first = errors[0]
+        if first is not None and all(isinstance(error, (MissingDependencyError, InputError)) for error in errors):
+            raise first
 
 
 def _unavailable(target: Target) -> MissingDependencyError | None:

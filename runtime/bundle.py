@@ -10,13 +10,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.engines import EngineRecord, read_records
 from vitnla.common.errors import InputError
 from vitnla.common.files import sha256_file
 from vitnla.common.measures import Accuracy, Cost, LayerRow
 from vitnla.common.schema import Record
 
 SCHEMA_VERSION = 1
-MANIFEST, MODEL, CHECKPOINT, ENGINES = "manifest.json", "model.onnx", "checkpoint", "engines"
+MANIFEST, MODEL, CHECKPOINT = "manifest.json", "model.onnx", "checkpoint"
 REFERENCE, PREDICTIONS = "reference.npz", "predictions.npz"
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
@@ -102,9 +103,9 @@ class Bundle:
         """Size of the ONNX model on disk, external data included."""
         return sum(file.stat().st_size for file in self.folder.glob(f"{MODEL}*"))
 
-    def engines(self, runtime: str) -> list[Path]:
-        """The engine files built for a runtime (`trt` or `trt-rtx`)."""
-        return sorted((self.folder / ENGINES).glob(f"{runtime}-*.engine"))
+    def engine_records(self) -> tuple[EngineRecord, ...]:
+        """What every engine of the bundle was compiled for."""
+        return read_records(self.folder)
 
     def reference(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Reference images [8, C, H, W] and the fp32 torch logits [8, classes] for them."""
@@ -136,6 +137,11 @@ def open_bundle(folder: Path) -> Bundle:
         if sha256_file(file) != expected:
             raise InputError(f"{folder}: file {name} does not match its hash in {MANIFEST}", "the file was changed or damaged; export the bundle again")
     return Bundle(folder, manifest)
+
+
+def find_bundles(folder: Path) -> tuple[Bundle, ...]:
+    """Every bundle directly inside a folder, by name; none where the folder does not exist."""
+    return tuple(open_bundle(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}")))
 
 
 def _check_schema(path: Path) -> None:

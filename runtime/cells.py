@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from runtime import stats
 from runtime.evaluation import Score
 from runtime.plan import Case
 from runtime.results import Cell, Ratio, Scenario
+from runtime.worker_client import Slice
 from vitnla.common.errors import VitDeployError
 
 _MIB = 1 << 20
@@ -24,12 +26,23 @@ class Measured:
     case: Case
     loaded: dict[str, Any] = field(default_factory=dict)
     stable: bool = True
-    images_per_s: list[float] = field(default_factory=list)
+    slices: list[Slice] = field(default_factory=list)
     """One per round."""
-    samples_ms: list[float] = field(default_factory=list)
     peak_mb: float | None = None
     score: Score | None = None
+    notes: list[str] = field(default_factory=list)
+    """Warnings about steps that failed without spoiling the speed."""
     error: VitDeployError | None = None
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Images per second of each round."""
+        return tuple(one.images_per_s for one in self.slices)
+
+    @property
+    def samples_ms(self) -> tuple[float, ...]:
+        """Latencies of all rounds, in order."""
+        return tuple(itertools.chain.from_iterable(one.samples_ms for one in self.slices))
 
 
 @dataclass(frozen=True)
@@ -53,15 +66,18 @@ def make_cells(measured: Sequence[Measured], origin: Origin, baseline: str | Non
 def choose_baseline(cell: Cell, cells: Sequence[Cell], bundle: str | None) -> Cell | None:
     """What a cell is compared with: `bundle`, or else the first dense bundle, on the same runtime at the same batch size.
 
-    Where that was not measured, the first of all cells; None where there are none.
+    That cell itself is compared with its like on the first runtime. Where no such bundle was measured at this batch size, the
+    first cell takes its place. None for the cell that stands at the top.
     """
-    alike = [other for other in cells if (other.runtime, other.batch) == (cell.runtime, cell.batch)]
+    alike = [other for other in cells if other.batch == cell.batch]
     wanted = [other for other in alike if (other.method == "none" if bundle is None else other.bundle == bundle)]
-    return next(iter([*wanted, *cells]), None)
+    same_runtime = [other for other in wanted if other.runtime == cell.runtime]
+    candidates = [*same_runtime[:1], *wanted[:1]] or [*alike[:1], *cells[:1]]
+    return next((other for other in candidates if other.key != cell.key), None)
 
 
 def _ratio(cell: Cell, baseline: Cell | None) -> Ratio | None:
-    if cell.error is not None or baseline is None or baseline.key == cell.key:
+    if cell.error is not None or baseline is None:
         return None
     found = stats.paired_ratio(cell.rounds_images_per_s, baseline.rounds_images_per_s)
     return None if found is None else Ratio(baseline=baseline.key, value=found.value, low=found.low, high=found.high)
@@ -80,10 +96,10 @@ def _cell(one: Measured, origin: Origin) -> Cell:
         return described.model_copy(update={"error": f"{one.error.message}{hint}"})
     score = one.score
     measurements = {
-        "images_per_s": harmonic_mean(one.images_per_s),
+        "images_per_s": sum(part.images for part in one.slices) / sum(part.elapsed_s for part in one.slices),
         "latency_ms": stats.latency(one.samples_ms),
-        "samples_ms": tuple(one.samples_ms),
-        "rounds_images_per_s": tuple(one.images_per_s),
+        "samples_ms": one.samples_ms,
+        "rounds_images_per_s": one.rates,
         "warnings": tuple(_warnings(one)),
         "peak_rss_mb": one.peak_mb,
         **one.loaded,
@@ -96,19 +112,15 @@ def _cell(one: Measured, origin: Origin) -> Cell:
     return described.model_copy(update=measurements)
 
 
-def harmonic_mean(rates: Sequence[float]) -> float:
-    """Mean of images per second over slices of work of equal size."""
-    return len(rates) / sum(1 / rate for rate in rates)
-
-
 def _warnings(one: Measured) -> Iterator[str]:
+    yield from one.notes
     if not one.stable:
         yield "the speed was not yet stable after the warm-up"
-    variation = stats.variation(one.samples_ms or one.images_per_s)
+    variation = stats.variation(one.samples_ms or one.rates)
     if variation is not None and variation > _MAX_VARIATION:
         what = "latency" if one.samples_ms else "throughput"
         yield f"coefficient of variation of the {what} is {variation:.1%}, above {_MAX_VARIATION:.1%}"
-    drift = stats.drift(one.images_per_s)
+    drift = stats.drift(one.rates)
     if drift is not None and abs(drift) > _MAX_DRIFT:
         yield f"throughput drifted by {drift:+.1%} from the first third of the rounds to the last"
     if one.score is not None:

@@ -54,10 +54,11 @@ def evaluate(infer: Callable[[Images], Logits], bundle: Bundle, evaluation: Eval
     parts = [infer(batch).argmax(axis=1) for batch in evaluation.batches(bundle)]
     predicted = np.concatenate(parts) if parts else np.empty(0, np.int64)
     if not len(predicted) or len(predicted) != len(evaluation.labels):
-        raise InputError(f"expected one image per label, got {len(predicted)} images and {len(evaluation.labels)} labels", "check the evaluation data")
+        found = f"{len(predicted)} images and {len(evaluation.labels)} labels"
+        raise InputError(f"expected one image per label, got {found}", "check the evaluation data")
     if evaluation.fingerprint == bundle.manifest.accuracy.fingerprint:
         return score(predicted, evaluation.labels, bundle.dense_predictions())
-    reason = f"{bundle.name}: agreement is not known, since the bundle holds the dense model's predictions for other images than these"
+    reason = "agreement is not known: the bundle holds the dense model's predictions for other images than these"
     return score(predicted, evaluation.labels, None, (reason,))
 
 

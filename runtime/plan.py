@@ -5,11 +5,25 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from dataclasses import dataclass
+from typing import get_args
 
 from runtime.bundle import Bundle
 from runtime.results import Scenario
-from runtime.runners.base import RunOptions
-from vitnla.common.errors import InputError
+from runtime.runners.base import Hint, RunOptions
+from vitnla.common.errors import InputError, unknown_name
+
+
+def scenario_named(name: str) -> Scenario:
+    """A scenario by its name.
+
+    Raises:
+        InputError: there is none of that name; lists those there are.
+    """
+    scenarios: tuple[Scenario, ...] = get_args(Scenario)
+    for scenario in scenarios:
+        if scenario == name:
+            return scenario
+    raise unknown_name("scenario", name, scenarios)
 
 
 @dataclass(frozen=True)
@@ -33,14 +47,19 @@ class Case:
     target: Target
     batch: int
 
+    @property
+    def key(self) -> str:
+        """Unique within a plan."""
+        return f"{self.bundle.name}/{self.target.label}/b{self.batch}"
+
 
 @dataclass(frozen=True)
 class BenchPlan:
     """Every bundle on every target at every batch size.
 
     Args:
-        scenario: `single-stream` starts a call when the last has ended and times each; `offline` hands over batches as fast as the
-            runtime takes them and times them as a whole, so there are no latencies (after MLPerf Inference).
+        scenario: `single-stream` starts a call when the last has ended and times each; `offline` hands over batches as fast as
+            the runtime takes them and times them as a whole, so there are no latencies (after MLPerf Inference).
         seconds: least measured time of a cell, over all rounds; warm-up comes on top.
         min_count: least number of calls of a cell, over all rounds.
         rounds: slices of a cell's time, interleaved with those of the others; ratios need at least three.
@@ -77,16 +96,17 @@ class BenchPlan:
         names = Counter(bundle.name for bundle in self.bundles)
         for name, count in names.items():
             if count > 1:
-                raise InputError(f"{count} bundles are called '{name}', so their results could not be told apart", "export one under another name")
+                raise InputError(f"{count} bundles are called '{name}': results go by the name", "export one under another name")
         if self.baseline is not None and self.baseline not in names:
             raise InputError(f"baseline '{self.baseline}' is not among the bundles", f"choose one of: {', '.join(sorted(names))}")
 
     def cases(self) -> list[Case]:
         """The cells, without repetition, in the order in which they are reported."""
         product = itertools.product(self.batches, self.targets, self.bundles)
-        return list(dict.fromkeys(Case(bundle, target, batch) for batch, target, bundle in product))
+        cases = (Case(bundle, target, batch) for batch, target, bundle in product)
+        return list({case.key: case for case in cases}.values())
 
     def options(self, case: Case) -> RunOptions:
         """What the case's session is opened with."""
-        hint = "throughput" if self.scenario == "offline" else "latency"
+        hint: Hint = "throughput" if self.scenario == "offline" else "latency"
         return RunOptions(self.threads, case.target.provider, case.batch, hint)

@@ -27,8 +27,8 @@ class Interval(NamedTuple):
 def percentile(samples: Sequence[float], q: float) -> float | None:
     """The q-th percentile (linear interpolation), or None where fewer than ten samples are expected beyond it.
 
-    Ten in the tail is our own rule: p90 needs 100 samples, p99 needs 1,000. MLPerf Inference is stricter (p90: 24,576; p99: 270,336
-    for 99 % confidence), so our figures are "MLPerf-style", never MLPerf's.
+    Ten in the tail is our own rule: p90 needs 100 samples, p99 needs 1,000. MLPerf Inference is stricter (p90: 24,576;
+    p99: 270,336, for 99 % confidence), so our figures are "MLPerf-style", never MLPerf's.
     """
     # The product, rounded, decides: 1 - 0.9 is not exactly 0.1.
     if round(len(samples) * (100 - q)) < 100 * _TAIL_SAMPLES:

@@ -1,7 +1,7 @@
 """One measured process: `python -m runtime.worker`. Reads one JSON request a line on stdin, answers one JSON line on stdout.
 
 A request is `{"command": NAME, ...arguments}`; an answer is `{"result": {...}}` or `{"error": {"type", "message", "hint"}}`.
-Arrays travel as .npy files whose paths are in the request. The process ends when stdin does. See `worker_client` for the other side.
+Arrays travel as .npy files whose paths are in the request. The process ends when stdin does. `worker_client` is the other side.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from runtime import memory
 from runtime.bundle import Bundle, open_bundle
 from runtime.runners.base import Images, Runner, RunOptions, Session
 from runtime.runners.registry import runner
-from runtime.timing import Timing, time_calls, time_stream, warm_up
+from runtime.timing import time_calls, time_stream, warm_up
 from vitnla.common.errors import VitDeployError
 
 _SETTLE_S = 0.1  # untimed calls before each slice: caches fill, and whatever ran before has stopped spinning
@@ -38,7 +38,7 @@ class Commands:
         self._images: Images | None = None
 
     def load(self, runner: str, bundle: str, options: dict[str, Any]) -> Answer:
-        """Open the bundle and run it once: seconds to load (imports excluded), milliseconds of the first inference, the session's facts."""
+        """Open the bundle and run it once: time to load (imports excluded), time of the first inference, the session's facts."""
         found, opened, run_options = _open(runner, bundle, options)
         self._images = _batch(opened, run_options.batch)
         start = time.perf_counter_ns()
@@ -54,15 +54,14 @@ class Commands:
         return {"stable": warm_up(lambda: session.run(images))}
 
     def measure(self, scenario: str, seconds: float, min_count: int) -> Answer:
-        """Run for at least `seconds` and `min_count` calls: images per second of wall time, and each call's milliseconds if single-stream."""
+        """Run for at least `seconds` and `min_count` calls: images, wall time, and each call's time if single-stream."""
         session, images = self._loaded()
         time_calls(lambda: session.run(images), _SETTLE_S, 1)
-        timing: Timing
         if scenario == "offline":
             timing = time_stream(session.run_all, images, seconds, min_count)
         else:
             timing = time_calls(lambda: session.run(images), seconds, min_count)
-        return {"images_per_s": timing.count * len(images) / timing.elapsed_s, "samples_ms": timing.samples_ms}
+        return {"images": timing.count * len(images), "elapsed_s": timing.elapsed_s, "samples_ms": timing.samples_ms}
 
     def infer(self, source: str, target: str) -> Answer:
         """Logits of the images in the .npy file `source`, in batches of the size the session was opened for, into `target`."""

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -32,6 +32,20 @@ class WorkerError(VitDeployError):
     """A worker crashed, hung, or met an error that is not the user's: its cell has no result, the others have (exit code 1)."""
 
     exit_code = 1
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One turn of one cell: images done in seconds of wall time, and raw latencies in milliseconds (none when offline)."""
+
+    images: int
+    elapsed_s: float
+    samples_ms: tuple[float, ...]
+
+    @property
+    def images_per_s(self) -> float:
+        """Throughput by wall clock."""
+        return self.images / self.elapsed_s
 
 
 class Worker:
@@ -71,10 +85,10 @@ class Worker:
         """Run until the speed is stable; false if it never was."""
         return bool(self._ask("warm_up")["stable"])
 
-    def measure(self, scenario: Scenario, seconds: float, min_count: int) -> tuple[float, tuple[float, ...]]:
-        """Images per second of wall time, and raw latencies in milliseconds (none when offline)."""
+    def measure(self, scenario: Scenario, seconds: float, min_count: int) -> Slice:
+        """Run for at least `seconds` and `min_count` calls."""
         result = self._ask("measure", extra_s=seconds, scenario=scenario, seconds=seconds, min_count=min_count)
-        return result["images_per_s"], tuple(result["samples_ms"])
+        return Slice(result["images"], result["elapsed_s"], tuple(result["samples_ms"]))
 
     def infer(self, images: Images) -> Logits:
         """Logits [N, classes] of images [N, C, H, W], in batches of the size the session was opened for."""
@@ -85,7 +99,7 @@ class Worker:
         return logits
 
     def peak_memory_mb(self, runner: str, bundle: Bundle, options: RunOptions) -> float:
-        """Peak resident MiB above the imported libraries of loading and running; to be asked of a fresh worker, and nothing else."""
+        """Peak resident MiB above the imported libraries, of loading and running. To be asked of a fresh worker, once."""
         result = self._ask("peak_memory", runner=runner, bundle=str(bundle.folder.absolute()), options=asdict(options))
         return float(result["above_baseline"]) / _MIB
 

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
-from vitnla.model import ViTConfig, VisionTransformer
+from export.pipeline import ExportOptions, export_bundle
+from runtime.bundle import Bundle
+from tests import fake_runners as fakes
+from vitnla.data.dataset import Dataset, Split
+from vitnla.data.preprocessing import Preprocessing
+from vitnla.methods import METHODS, Decomposition
+from vitnla.methods.rows import layer_row
+from vitnla.model import Ranks, VisionTransformer, ViTConfig
+from vitnla.sources.model import SourceModel
 from vitnla.training.initialise import new_model
 
 
@@ -16,12 +29,88 @@ def tiny_config() -> ViTConfig:
     )
 
 
-@pytest.fixture
-def tiny_model(tiny_config: ViTConfig) -> VisionTransformer:
-    """A two-layer dense ViT with weights of trained-like scale, biases included."""
-    model = new_model(tiny_config, seed=1).eval()
+def shaken(model: VisionTransformer) -> VisionTransformer:
+    """The model with noise on every weight, so that no bias or position is zero and could be folded away."""
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model
+    return model.eval()
+
+
+@pytest.fixture
+def tiny_model(tiny_config: ViTConfig) -> VisionTransformer:
+    """A two-layer dense ViT with weights of trained-like scale, biases included."""
+    return shaken(new_model(tiny_config, seed=1))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither read nor fill the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VITDEPLOY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_data() -> Dataset:
+    """Random images of 8 x 8 x 1 and labels, in three splits."""
+    generator = np.random.default_rng(3)
+    sizes = {"calibration": 24, "validation": 12, "test": 20}
+    splits = {
+        name: Split(generator.integers(0, 256, (size, 8, 8, 1), np.uint8), generator.integers(0, 10, size, np.int64))
+        for name, size in sizes.items()
+    }
+    return Dataset("tiny", tuple("abcdefghij"), splits)
+
+
+@pytest.fixture(scope="session")
+def tiny_source(tiny_config: ViTConfig, tiny_data: Dataset) -> SourceModel:
+    """The dense source of the tiny bundles."""
+    preprocessing = Preprocessing(image_size=8, mean=(0.3,), std=(0.35,))
+    return SourceModel("tiny", "5" * 64, shaken(new_model(tiny_config, seed=1)), preprocessing, tiny_data.labels)
+
+
+@pytest.fixture(scope="session")
+def tiny_low_rank(tiny_config: ViTConfig) -> Decomposition:
+    """A model with low-rank linears of random weights; `proj` and the second block's `fc1` stay dense."""
+    ranks = (Ranks(qkv=4, fc1=6, fc2=5), Ranks(qkv=4, fc2=5))
+    blocks = tuple(block.model_copy(update={"ranks": rank}) for block, rank in zip(tiny_config.blocks, ranks, strict=True))
+    model = shaken(VisionTransformer(tiny_config.model_copy(update={"blocks": blocks})))
+    return Decomposition(model, tuple(layer_row(model.config, *key) for key in model.linear_names()))
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_source: SourceModel, tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The dense tiny model, exported."""
+    method = METHODS["none"]
+    return export_bundle(
+        tiny_source, method.apply(tiny_source.model, None, method.config()), method="none", method_config={}, data=tiny_data,
+        destination=tmp_path_factory.mktemp("exported") / "tiny-none", options=ExportOptions(), command="test",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_low_rank_bundle(
+    tiny_source: SourceModel, tiny_low_rank: Decomposition, tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> Bundle:
+    """The low-rank tiny model, exported."""
+    return export_bundle(
+        tiny_source, tiny_low_rank, method="svd", method_config={"rank": 4}, data=tiny_data,
+        destination=tmp_path_factory.mktemp("exported") / "tiny-svd", options=ExportOptions(), command="test",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def fake_runners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the runners of `fake_runners.py`, installed as a third-party package is: for this process and for its workers."""
+    names = [name for name, kind in vars(fakes).items() if isinstance(kind, type) and issubclass(kind, fakes.Quick)]
+    package = tmp_path / "site" / "fake_runners-1.0.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: fake-runners\nVersion: 1.0\n")
+    lines = [f"{name.lower()} = fake_runners:{name}" for name in names]
+    (package / "entry_points.txt").write_text("\n".join(["[vitdeploy.runners]", *lines, ""]))
+    for folder in (Path(__file__).parent, package.parent):
+        monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package.parent), str(Path(__file__).parent)]))
+    return [name.lower() for name in names]

@@ -67,14 +67,13 @@ class Session(ABC):
             InputError: the shape or the element type is not what the bundle takes.
         """
         if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != self._shape or not len(images):
-            raise InputError(
-                f"{self.runner}: expected float32 images [B, {', '.join(map(str, self._shape))}], got {images.dtype} {list(images.shape)}",
-                "apply the bundle's preprocessing first",
-            )
-        return self._infer(images)
+            wanted = f"float32 images [B, {', '.join(map(str, self._shape))}]"
+            found = f"{images.dtype} {list(images.shape)}"
+            raise InputError(f"{self.runner}: expected {wanted}, got {found}", "apply the bundle's preprocessing first")
+        return self._infer(np.ascontiguousarray(images))
 
     def run_all(self, batches: Iterable[Images]) -> None:
-        """Run every batch and drop the logits: what the offline scenario times. A runtime that can keep several in flight does so here."""
+        """Run every batch and drop the logits, as the offline scenario does; a runtime may keep several in flight."""
         for images in batches:
             self.run(images)
 
@@ -83,9 +82,9 @@ class Session(ABC):
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """What was really used: `version`, `device`, `precision`, `threads`, and what else the backend knows (providers, engine)."""
+        """What was really used: `version`, `device`, `precision`, `threads`, and what else the backend knows."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most sessions have nothing to free
         """Free what the session holds."""
 
 

@@ -13,7 +13,9 @@ from runtime.runners.base import Availability, Images, Logits, RunOptions, Sessi
 from vitnla.common.errors import InputError
 
 _DEVICE = "CPU"
-_HINTS: dict[Precision, tuple[str, str]] = {"fp32": ("FP32", "f32"), "fp16": ("FP16", "f16"), "bf16": ("BF16", "bf16"), "int8": ("FP32", "f32")}
+_HINTS: dict[Precision, tuple[str, str]] = {
+    "fp32": ("FP32", "f32"), "fp16": ("FP16", "f16"), "bf16": ("BF16", "bf16"), "int8": ("FP32", "f32"),
+}  # fmt: skip
 """Device capability and INFERENCE_PRECISION_HINT. In an INT8 graph the hint rules only what stays in floating point."""
 
 
@@ -63,7 +65,8 @@ class OpenVinoSession(Session):
         try:
             self._compiled = core.compile_model(bundle.model_path, _DEVICE, properties)
         except RuntimeError as error:
-            raise InputError(f"openvino: cannot compile {bundle.model_path}: {error}", "export the bundle with another --opset or --precision") from error
+            hint = "export the bundle with another --opset or --precision"
+            raise InputError(f"openvino: cannot compile {bundle.model_path}: {error}", hint) from error
 
     def _infer(self, images: Images) -> Logits:
         return np.asarray(self._compiled({0: images}, share_inputs=True)[0], np.float32)

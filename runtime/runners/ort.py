@@ -27,14 +27,15 @@ _CPU_REFUSED = "fallback to CPU EP has been explicitly disabled"
 
 
 class OrtRunner:
-    """ONNX Runtime, from either of its wheels. Only one of the two may be installed: together they hide CUDA (onnxruntime#26996)."""
+    """ONNX Runtime, from either of its wheels. Only one may be installed: together they hide CUDA (onnxruntime#26996)."""
 
     name = "ort"
 
     def availability(self) -> Availability:
         """Whether `onnxruntime` is installed; which of its providers work is known at load."""
         if importlib.util.find_spec("onnxruntime") is None:
-            return Availability(False, "the package onnxruntime is not installed", "pip install onnxruntime (or onnxruntime-gpu, never both)")
+            remedy = "pip install onnxruntime (or onnxruntime-gpu, never both)"
+            return Availability(False, "the package onnxruntime is not installed", remedy)
         return Availability(True)
 
     def imports(self) -> None:
@@ -78,7 +79,8 @@ class OrtSession(Session):
         try:
             return self._create(strict)
         except InputError as error:
-            # ONNX Runtime computes shapes on the CPU on purpose; a graph with a dynamic batch is then refused. It may run, but the facts say so.
+            # ONNX Runtime computes shapes on the CPU on purpose, so a graph with a dynamic batch may be refused. It runs;
+            # the facts say so.
             if _CPU_REFUSED not in str(error):
                 raise
             self._all_on_provider = False
@@ -92,7 +94,8 @@ class OrtSession(Session):
                 self._bundle.model_path, session_options, providers=list(_PROVIDERS[self._options.provider]), enable_fallback=0
             )
         except Exception as error:  # its exceptions share no base class below Exception
-            raise InputError(f"ort: cannot load {self._bundle.model_path}: {error}", "check the bundle, the provider and the package's version") from error
+            hint = "check the bundle, the provider and the package's version"
+            raise InputError(f"ort: cannot load {self._bundle.model_path}: {error}", hint) from error
 
     def _infer(self, images: Images) -> Logits:
         return np.asarray(self._session.run(None, {self._input: images})[0], np.float32)
@@ -137,7 +140,7 @@ def _session_options(threads: int) -> onnxruntime.SessionOptions:
     options.inter_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3
-    # By default its threads spin for some time after a run (over a second on some machines) and would take the cores of the next cell measured.
+    # By default its threads go on spinning after a run (over a second on some machines), on the cores of the next cell measured.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 

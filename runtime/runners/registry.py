@@ -34,7 +34,8 @@ def runner(name: str) -> Runner:
     try:
         made: Runner = entry.load()()
     except ImportError as error:
-        raise MissingDependencyError(f"runtime '{name}' cannot be imported from {entry.value}: {error}", "install what it names") from error
+        message = f"runtime '{name}' cannot be imported from {entry.value}: {error}"
+        raise MissingDependencyError(message, "install the package that it names") from error
     return made
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from vitnla.allocation.options import Choice, LayerOptions, Rank, budget
 
 _MAX_UNITS = 100_000
-"""Finest division of a budget: a table of 48 linears then takes 10 MB."""
+"""Finest division of a budget: the tables of 48 linears then take some tens of megabytes."""
 
 
 def uniform(layers: Sequence[LayerOptions], target: float, multiple: int = 8) -> list[Rank]:
@@ -58,7 +58,7 @@ def knapsack(layers: Sequence[LayerOptions], target: float, multiple: int = 8) -
     choices = [layer.choices(multiple) for layer in layers]
     allowed = budget(layers, choices, target)
     common = math.gcd(*(choice.macs for options in choices for choice in options))
-    # Rounding up must not push the smallest choices, which are known to fit, above the budget: the rest is divided, not all of it.
+    # Only what is spent beyond the smallest choices is counted in units: rounding up must not push those above the budget.
     base = [options[0].macs for options in choices]
     spare = allowed - sum(base)
     unit = max(common, -(-spare // _MAX_UNITS))
@@ -67,7 +67,7 @@ def knapsack(layers: Sequence[LayerOptions], target: float, multiple: int = 8) -
 
 
 def _cheapest(choices: Sequence[Sequence[Choice]], costs: Sequence[Sequence[int]], capacity: int) -> list[Rank]:
-    """Dynamic programme: `loss[c]` is the least loss of the linears so far within c units; `taken[i][c]` the choice that gives it."""
+    """Dynamic programme: `loss[c]` is the least loss so far within c units, `taken[i][c]` the choice of linear i for it."""
     loss = np.zeros(capacity + 1)
     taken = []
     for options, units in zip(choices, costs, strict=True):

@@ -76,5 +76,6 @@ def budget(layers: Sequence[LayerOptions], choices: Sequence[Sequence[Choice]], 
     least = sum(options[0].macs for options in choices)
     if not least <= target * dense <= dense:
         lowest = np.ceil(1000 * least / dense) / 1000
-        raise InputError(f"target MACs: expected a ratio from {lowest:g} to 1, got {target:g}", "choose a ratio in that range, or a smaller multiple of ranks")
+        hint = "choose a ratio in that range, or a smaller multiple of ranks"
+        raise InputError(f"target MACs: expected a ratio from {lowest:g} to 1, got {target:g}", hint)
     return int(target * dense)

@@ -18,7 +18,8 @@ def same_rank(layers: Sequence[LayerOptions], rank: int) -> list[Rank]:
     """
     for layer in layers:
         if not 1 <= rank < layer.full_rank:
-            raise InputError(f"{layer.name}: expected a rank from 1 to {layer.full_rank - 1}, got {rank}", "choose a rank below every linear's full rank")
+            hint = "choose a rank below every linear's full rank"
+            raise InputError(f"{layer.name}: expected a rank from 1 to {layer.full_rank - 1}, got {rank}", hint)
     return [layer.or_dense(rank) for layer in layers]
 
 

@@ -18,8 +18,8 @@ class LinearStatistics:
         gram: [in, in] float64, sum of x xT divided by `tokens`; symmetric, positive semidefinite, often singular.
         mean: [in] float64.
         tokens: number of tokens summed over (images x sequence length).
-        sensitivity: mean squared derivative of the model's own log-likelihood with respect to one element of this
-            linear's output, at one token (see `collect`): how much an output error of unit energy here matters to the logits.
+        sensitivity: Fisher information of the predicted class about one element of this linear's output at one token, on
+            average: how much an output error of unit energy here changes the predictions (see `collect`).
     """
 
     gram: Tensor

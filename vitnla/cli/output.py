@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from vitnla.common.errors import InputError
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; the rest goes to stderr.")]
 
 
@@ -63,3 +65,18 @@ def bar(description: str) -> Iterator[Callable[[int, int, str], None]]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(description, total=None)
         yield lambda done, total, item: progress.update(task, completed=done, total=total, description=f"{description}: {item}")
+
+
+def integers(text: str, what: str) -> tuple[int, ...]:
+    """Whole numbers of at least 1, separated by commas.
+
+    Raises:
+        InputError: a word is no such number.
+    """
+    try:
+        numbers = tuple(dict.fromkeys(int(word) for word in text.split(",")))
+    except ValueError as error:
+        raise InputError(f"{what}: expected whole numbers separated by commas, got '{text}'", "such as 1,16") from error
+    if min(numbers) < 1:
+        raise InputError(f"{what}: expected at least 1, got {min(numbers)}", "such as 1,16")
+    return numbers

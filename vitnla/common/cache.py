@@ -1,4 +1,4 @@
-"""A folder of results that are dear to compute again. Every entry carries the hashes of its files; a damaged one is never used."""
+"""A folder of results that are dear to compute again. Entries carry the hashes of their files; a damaged one is never used."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def cache_key(*parts: str) -> str:
 
 
 def find_entry(kind: str, key: str) -> Path | None:
-    """The folder of an entry whose files all match their hashes; `None` where there is none, or (with a warning) where it is damaged."""
+    """The folder of an entry whose files all match their hashes; `None` where there is none, or (logged) a damaged one."""
     folder = cache_root() / kind / key
     if not folder.exists():
         return None

@@ -30,6 +30,11 @@ class Factors:
         """What, [m, n]."""
         return self.U @ self.V
 
+    @property
+    def rank(self) -> int:
+        """r, the width between the two."""
+        return self.U.shape[1]
+
 
 @dataclass(frozen=True)
 class OutputBasis:
@@ -87,7 +92,7 @@ def project(weight: Tensor, basis: OutputBasis, rank: int) -> Factors:
 
 
 def truncated_svd(weight: Tensor, rank: int) -> Factors:
-    """The nearest matrix of a rank in the Frobenius norm (Eckart & Young); the loss is the sum of the other squared singular values."""
+    """The nearest matrix of a rank in the Frobenius norm (Eckart & Young); the loss is `svd_basis(...).energies[rank:].sum()`."""
     return project(weight, svd_basis(weight), rank)
 
 
@@ -107,7 +112,8 @@ def whitened_svd_factors(weight: Tensor, second_moment: Tensor, rank: int) -> Fa
     w, c = _float64(weight, "weight"), _float64(second_moment, "second moment")
     factor, failed = torch.linalg.cholesky_ex(c)
     if failed.item():
-        raise InputError("second moment: expected a positive definite matrix, got a singular one", "use output_pca_factors, which needs no inverse")
+        hint = "use output_pca_factors, which needs no inverse"
+        raise InputError("second moment: expected a positive definite matrix, got a singular one", hint)
     left, values, right = torch.linalg.svd(w @ factor, full_matrices=False)
     unwhitened = torch.linalg.solve_triangular(factor, right[:rank], upper=False, left=False)
     return Factors((left[:, :rank] * values[:rank]).to(weight.dtype), unwhitened.to(weight.dtype))

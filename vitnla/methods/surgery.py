@@ -32,18 +32,19 @@ def dense_linear(model: VisionTransformer, key: Key) -> nn.Linear:
     """
     linear = model.linear(*key)
     if not isinstance(linear, nn.Linear):
-        raise InputError(f"block {key[0]} {key[1]}: expected a dense linear, got a low-rank one", "decompose the dense model instead")
+        hint = "decompose the dense model instead"
+        raise InputError(f"block {key[0]} {key[1]}: expected a dense linear, got a low-rank one", hint)
     return linear
 
 
 def with_low_rank(model: VisionTransformer, replacements: Mapping[Key, LowRank]) -> VisionTransformer:
     """A copy of `model`, in evaluation mode, in which each linear named in `replacements` is low-rank."""
-    tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     for (block, name), new in replacements.items():
         prefix = f"blocks.{block}.{'attn' if name in ('qkv', 'proj') else 'mlp'}.{name}"
         del tensors[f"{prefix}.weight"], tensors[f"{prefix}.bias"]
         tensors |= {f"{prefix}.U.weight": new.factors.U, f"{prefix}.V.weight": new.factors.V, f"{prefix}.U.bias": new.bias}
-    ranks = {key: new.factors.U.shape[1] for key, new in replacements.items()}
+    ranks = {key: new.factors.rank for key, new in replacements.items()}
     return build(_with_ranks(model.config, ranks), tensors, "decomposed model")
 
 

@@ -14,10 +14,11 @@ from vitnla.allocation import LayerOptions, Rank, energy, knapsack, same_rank, u
 from vitnla.calibration.statistics import LinearStatistics, Statistics
 from vitnla.common.errors import InputError
 from vitnla.common.schema import Record
-from vitnla.linalg import Factors, OutputBasis, bias_correction, output_basis, output_error, project, retained_energy, svd_basis
+from vitnla.linalg import OutputBasis, bias_correction, output_basis, output_error, project, retained_energy, svd_basis
 from vitnla.methods.base import METHODS, Decomposition, Method
 from vitnla.methods.rows import layer_row
 from vitnla.methods.surgery import Key, LowRank, dense_linear, with_low_rank
+from vitnla.model.config import ViTConfig
 from vitnla.model.vit import VisionTransformer
 
 Weighting = Literal["none", "gram", "centered"]
@@ -27,7 +28,7 @@ DEFAULT_ALLOCATION: Allocation = "knapsack"
 
 
 class SvdConfig(Record):
-    """How far and by which measure to cut; at most one of `rank`, `energy` and `target_macs` (65 % of the MACs if none is given).
+    """By which measure to cut, and how far: one of `rank`, `energy` and `target_macs` (0.65 where none is given).
 
     `weighting` is what an error is measured by: `none` the weights alone (Eckart & Young), `gram` the outputs on the
     calibration inputs, `centered` the same after the mean has been moved into the bias, which then is exact.
@@ -54,13 +55,14 @@ class SvdConfig(Record):
     def _usable(self) -> Self:
         given = [name for name in ("rank", "energy", "target_macs") if getattr(self, name) is not None]
         if len(given) > 1:
-            raise InputError(f"expected one of rank, energy and target-macs, got {' and '.join(given)}", "leave out all but one")
+            raise InputError(f"expected one of rank, energy and target_macs, got {' and '.join(given)}", "leave out all but one")
         if self.rank is not None and self.rank < 1:
             raise InputError(f"rank: expected at least 1, got {self.rank}", "choose a rank below every linear's full rank")
-        if self.energy is not None and not 0 < self.energy <= 1:
-            raise InputError(f"energy: expected a share above 0 and at most 1, got {self.energy:g}", "0.99 keeps 99 % of the energy")
-        if self.target_macs is not None and not 0 < self.target_macs <= 1:
-            raise InputError(f"target-macs: expected a ratio above 0 and at most 1, got {self.target_macs:g}", "0.65 keeps 65 % of the MACs")
+        for name in ("energy", "target_macs"):
+            share = getattr(self, name)
+            if share is not None and not 0 < share <= 1:
+                hint = "1 keeps everything, 0.65 keeps 65 %"
+                raise InputError(f"{name}: expected a share above 0 and at most 1, got {share:g}", hint)
         return self
 
 
@@ -73,24 +75,22 @@ def apply(model: VisionTransformer, statistics: Statistics | None, config: SvdCo
     """
     if statistics is None:
         raise InputError("svd: expected calibration statistics, got none", "pass calibration data with --data")
+    moments = statistics.linears
     linears = {key: dense_linear(model, key) for key in model.linear_names()}
-    bases = {key: _basis(linear.weight, statistics.linears[key], config.weighting) for key, linear in linears.items()}
-    options = [_options(model, key, bases[key], statistics.linears[key]) for key in linears]
+    bases = {key: _basis(linear.weight, moments[key], config.weighting) for key, linear in linears.items()}
+    options = [_options(model.config, key, bases[key], moments[key], config.weighting) for key in linears]
     ranks = dict(zip(linears, allocate(options, config), strict=True))
     replacements = {
-        key: _low_rank(linears[key], project(linears[key].weight.detach(), bases[key], rank), statistics.linears[key], config.weighting)
+        key: _low_rank(linears[key], bases[key], rank, moments[key], config.weighting)
         for key, rank in ranks.items()
         if rank is not None
     }
     decomposed = with_low_rank(model, replacements)
-    rows = [
-        layer_row(
-            decomposed.config, *key, _relative_error(linears[key], replacements[key], statistics.linears[key]),
-            retained_energy(bases[key].energies, rank),
-        ) if rank is not None else layer_row(decomposed.config, *key)
-        for key, rank in ranks.items()
-    ]  # fmt: skip
-    return Decomposition(decomposed, tuple(rows))
+    rows = {key: layer_row(decomposed.config, *key) for key in linears}
+    for key, new in replacements.items():
+        kept = retained_energy(bases[key].energies, new.factors.rank)
+        rows[key] = layer_row(decomposed.config, *key, _relative_error(linears[key], new, moments[key]), kept)
+    return Decomposition(decomposed, tuple(rows.values()))
 
 
 def allocate(options: list[LayerOptions], config: SvdConfig) -> list[Rank]:
@@ -110,16 +110,21 @@ def _basis(weight: Tensor, moments: LinearStatistics, weighting: Weighting) -> O
     return output_basis(weight, moments.covariance if weighting == "centered" else moments.gram)
 
 
-def _options(model: VisionTransformer, key: Key, basis: OutputBasis, moments: LinearStatistics) -> LayerOptions:
+def _options(
+    config: ViTConfig, key: Key, basis: OutputBasis, moments: LinearStatistics, weighting: Weighting
+) -> LayerOptions:
     block, name = key
-    shape = model.config.blocks[block].linear_shapes(model.config.dim)[name]
-    return LayerOptions(f"block {block} {name}", shape, model.config.tokens, basis.energies.cpu().numpy(), moments.sensitivity)
+    shape = config.blocks[block].linear_shapes(config.dim)[name]
+    # Energies of a bare weight become energies of outputs as if its inputs were isotropic.
+    unit = float(moments.gram.diagonal().mean()) if weighting == "none" else 1.0
+    return LayerOptions(f"block {block} {name}", shape, config.tokens, basis.energies.cpu().numpy(), unit * moments.sensitivity)
 
 
-def _low_rank(linear: nn.Linear, factors: Factors, moments: LinearStatistics, weighting: Weighting) -> LowRank:
-    bias = linear.bias.detach().clone()
+def _low_rank(linear: nn.Linear, basis: OutputBasis, rank: int, moments: LinearStatistics, weighting: Weighting) -> LowRank:
+    weight, bias = linear.weight.detach(), linear.bias.detach()
+    factors = project(weight, basis, rank)
     if weighting == "centered":
-        bias += bias_correction(linear.weight, factors, moments.mean).to(bias.dtype)
+        bias = (bias.double() + bias_correction(weight, factors, moments.mean)).to(bias.dtype)
     return LowRank(factors, bias)
 
 
@@ -132,4 +137,6 @@ def _relative_error(linear: nn.Linear, new: LowRank, moments: LinearStatistics) 
     return math.sqrt(error / max(output_error(weight, moments.covariance), sys.float_info.min))
 
 
-METHODS.add("svd", Method("svd", "deployable", "Low-rank linears, optimal on the calibration inputs", SvdConfig, apply, lambda config: True))
+METHODS.add(
+    "svd", Method("svd", "deployable", "Low-rank linears, best for the calibration inputs", SvdConfig, apply, lambda config: True)
+)

@@ -1,0 +1,181 @@
+"""The walk from a decomposed model to a bundle: trace, simplify, check, write, verify, compile, describe."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.dense import dense_classes
+from export.engine import EnginePlan, build_engines, plan_engines
+from export.guards import check_graph
+from export.inspect import low_rank_pairs, operator_counts
+from export.metadata import key_fields, write_metadata
+from export.simplify import simplify
+from export.storage import save_model
+from export.trace import BATCH, DEFAULT_OPSET, INPUT, OUTPUT, check_opset, trace
+from export.verify import OnnxModel, accuracy, classify, measure_parity, torch_logits
+from runtime.bundle import CHECKPOINT, MANIFEST, MODEL, PREDICTIONS, REFERENCE, Bundle, Graph, Manifest, Parity, TensorSpec, open_bundle
+from vitnla.common.errors import InputError, VerdictError
+from vitnla.common.files import atomic_folder, check_free, sha256_file, write_atomically
+from vitnla.data.dataset import Dataset, Split
+from vitnla.methods.base import Decomposition
+from vitnla.model.checkpoint import write_checkpoint
+from vitnla.model.cost import encoder_macs, encoder_parameters
+from vitnla.sources.description import write_description
+from vitnla.sources.model import SourceModel
+
+REFERENCE_IMAGES = 8
+_TOOLS = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How to export.
+
+    Args:
+        name: what tables call the bundle; `None` is the name of its folder.
+        opset: ONNX opset of the graph.
+        precision: element type of the graph; only `fp32` so far (engines have precisions of their own).
+        engine: `none`, or the library that compiles engines: `trt`, `trt-rtx`.
+        capabilities: GPUs to compile for, such as `SM89`; none is the library's default.
+        engine_precisions: `fp32`, `fp16`.
+        profile: batch sizes MIN:OPT:MAX of the engines.
+        eval_split: the split on which accuracy is measured.
+        eval_images: how many of its first images; `None` is all.
+        allow_parity_failure: write the bundle although its logits differ from torch's; the manifest shows by how much.
+        force: replace a folder that is already there.
+    """
+
+    name: str | None = None
+    opset: int = DEFAULT_OPSET
+    precision: str = "fp32"
+    engine: str = "none"
+    capabilities: tuple[str, ...] = ()
+    engine_precisions: tuple[str, ...] = ("fp32", "fp16")
+    profile: str = "1:16:64"
+    eval_split: str = "test"
+    eval_images: int | None = None
+    allow_parity_failure: bool = False
+    force: bool = False
+
+
+def export_bundle(
+    source: SourceModel, decomposition: Decomposition, *, method: str, method_config: dict[str, Any], data: Dataset,
+    destination: Path, options: ExportOptions, command: str, on_step: Callable[[str], None] = lambda step: None,
+) -> Bundle:  # fmt: skip
+    """Export a decomposed model as a bundle. The folder appears at `destination` whole, or not at all.
+
+    Args:
+        source: the model that was decomposed: its preprocessing and labels, and the dense answers to agree with.
+        decomposition: the model to export.
+        method: name of the method that made it, and `method_config` its settings as JSON.
+        data: images for parity, accuracy and the reference.
+        destination: the bundle's folder.
+        options: see `ExportOptions`.
+        command: the command line, for the manifest.
+        on_step: told what is being done.
+
+    Raises:
+        InputError: an option cannot be used, the data do not fit the model, or `destination` cannot be written.
+        VerdictError: the graph lost something that it must keep, or its logits are not torch's.
+        MissingDependencyError: the engine's compiler is absent.
+    """
+    split, engines = _check(source, data, options, destination)
+    model, config = decomposition.model, decomposition.model.config
+    with atomic_folder(destination, replace=options.force) as folder:
+        on_step("trace")
+        traced = trace(model, options.opset)
+        on_step("simplify")
+        simplified = simplify(traced, config)
+        graph_model = simplified.model
+        check_graph(graph_model, config)
+        graph = Graph(
+            opset=options.opset, operators=operator_counts(graph_model), low_rank_pairs=len(low_rank_pairs(graph_model)),
+            simplifier=simplified.note,
+        )  # fmt: skip
+        write_metadata(graph_model, key_fields(source, config, method, version("vitdeploy")))
+        save_model(graph_model, folder / MODEL)
+        del traced, simplified, graph_model
+
+        on_step("verify parity")
+        exported = OnnxModel(folder / MODEL)
+        images = source.preprocessing(_spread(split.images, REFERENCE_IMAGES))
+        parity = measure_parity(exported, model, images)
+        _require_parity(parity, allowed=options.allow_parity_failure)
+        np.savez(folder / REFERENCE, images=images, logits=torch_logits(model, images))
+
+        dense = dense_classes(source, split, _counter("accuracy of the dense source", on_step))
+        classes = classify(exported, source.preprocessing, split.images, _counter("accuracy of the exported file", on_step))
+        np.savez_compressed(folder / PREDICTIONS, dense=dense, exported=classes)
+
+        (folder / CHECKPOINT).mkdir()
+        write_checkpoint(model, folder / CHECKPOINT)
+        write_description(folder / CHECKPOINT, source.preprocessing, source.labels)
+        if engines is not None:
+            build_engines(folder, engines, on_step)
+
+        on_step("describe")
+        manifest = Manifest(
+            name=options.name or destination.name, created=datetime.now(UTC).isoformat(timespec="seconds"), command=command,
+            source=source.spec, source_sha256=source.sha256, data=data.name, method=method, method_config=method_config,
+            model=config.model_dump(mode="json"), layers=decomposition.layers,
+            macs=encoder_macs(config, source.model.config), parameters=encoder_parameters(config, source.model.config),
+            precision="fp32",
+            input=TensorSpec(name=INPUT, dtype="float32", shape=(BATCH, *images.shape[1:])),
+            output=TensorSpec(name=OUTPUT, dtype="float32", shape=(BATCH, config.classes)),
+            preprocessing=source.preprocessing.model_dump(mode="json"), labels=source.labels,
+            accuracy=accuracy(options.eval_split, split, classes, dense), parity=parity, graph=graph,
+            tools=_tools(), files=_hashes(folder),
+        )  # fmt: skip
+        write_atomically(folder / MANIFEST, manifest.to_json())
+    return open_bundle(destination)
+
+
+def _check(source: SourceModel, data: Dataset, options: ExportOptions, destination: Path) -> tuple[Split, EnginePlan | None]:
+    """Refuse, before the long work, what would fail after it; return the images to evaluate on and the engines to compile."""
+    check_opset(options.opset)
+    if options.precision != "fp32":
+        raise InputError(f"expected precision fp32, got '{options.precision}'", "the graph is exported in fp32; engines can be fp16")
+    check_free(destination, replace=options.force)
+    if len(data.labels) != source.model.config.classes:
+        raise InputError(f"the model has {source.model.config.classes} classes, but data '{data.name}' has {len(data.labels)}", "choose data that fits the model")
+    split = data.split(options.eval_split)
+    if options.eval_images is not None:
+        split = split.head(options.eval_images)
+    if not len(split):
+        raise InputError(f"split '{options.eval_split}' of data '{data.name}' holds no images to evaluate on", "choose another split or more images")
+    return split, plan_engines(options.engine, options.capabilities, options.engine_precisions, options.profile)
+
+
+def _counter(what: str, on_step: Callable[[str], None]) -> Callable[[int, int], None]:
+    return lambda done, total: on_step(f"{what}: {done} of {total} images")
+
+
+def _require_parity(parity: Parity, *, allowed: bool) -> None:
+    if not parity.met and not allowed:
+        raise VerdictError(
+            f"the exported logits differ from torch's by {parity.max_rel:.1e} of the largest, expected at most {parity.tolerance:.0e}",
+            "try another --opset; --allow-parity-failure writes the bundle all the same and marks it",
+        )
+
+
+def _spread(images: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+    """`count` images from the whole length of a split, so that classes stored in order are all met."""
+    return images[np.linspace(0, len(images) - 1, count).round().astype(int)]
+
+
+def _tools() -> dict[str, str]:
+    versions = {name: version(name) for name in _TOOLS}
+    return {"vitdeploy": version("vitdeploy"), "python": platform.python_version(), **versions}
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {file.relative_to(folder).as_posix(): sha256_file(file) for file in sorted(folder.rglob("*")) if file.is_file()}

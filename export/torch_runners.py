@@ -1,0 +1,109 @@
+"""The runners that need torch: they read the bundle's checkpoint, so they live beside the exporter and not in `runtime`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from runtime.bundle import CHECKPOINT, Bundle
+from runtime.runners.base import Availability, Images, Logits, RunOptions, Session
+from vitnla.common.errors import MissingDependencyError
+from vitnla.model import load_checkpoint
+
+
+class TorchRunner:
+    """Eager PyTorch in float32, on CUDA where there is a GPU."""
+
+    name = "torch"
+
+    def availability(self) -> Availability:
+        """Torch comes with vitdeploy, so always."""
+        return Availability(True)
+
+    def imports(self) -> None:
+        """Nothing more: this module has imported torch."""
+
+    def load(self, bundle: Bundle, options: RunOptions) -> Session:
+        """Load the bundle's checkpoint.
+
+        Raises:
+            InputError: the checkpoint is missing or damaged.
+        """
+        return TorchSession(self.name, bundle, options)
+
+
+class TorchCompileRunner(TorchRunner):
+    """PyTorch through `torch.compile`, in float32. Compiling is part of loading."""
+
+    name = "torch-compile"
+
+    def availability(self) -> Availability:
+        """Whether there is what torch's code generator needs: a C++ compiler and Python's headers, or Triton on a GPU."""
+        if torch.cuda.is_available():
+            return Availability(True)
+        compilers = (os.environ.get("CXX", "g++"), "g++", "clang++")
+        if not any(shutil.which(compiler) for compiler in compilers):
+            return Availability(False, "no C++ compiler was found", "install one (Debian: apt install g++), or set CXX")
+        if not Path(sysconfig.get_paths()["include"], "Python.h").is_file():
+            return Availability(False, "Python's header files were not found", "install them (Debian: apt install python3-dev)")
+        return Availability(True)
+
+    def load(self, bundle: Bundle, options: RunOptions) -> Session:
+        """Load the bundle's checkpoint and compile it for the batch size.
+
+        Raises:
+            InputError: the checkpoint is missing or damaged.
+            MissingDependencyError: there is no compiler, or it failed.
+        """
+        self.availability().require(self.name)
+        return TorchSession(self.name, bundle, options, torch.compile)
+
+
+class TorchSession(Session):
+    """A model on the best device, float32. On a GPU, `run` includes the copies to the device and back."""
+
+    def __init__(
+        self, runner: str, bundle: Bundle, options: RunOptions, compile_model: Callable[..., Any] | None = None
+    ) -> None:
+        super().__init__(runner, bundle)
+        torch.set_num_threads(options.threads)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._compiled = compile_model is not None
+        self._model: Callable[[Tensor], Tensor] = load_checkpoint(bundle.folder / CHECKPOINT).to(self._device).eval()
+        if compile_model is not None:
+            self._model = compile_model(self._model)
+            self._compile(options.batch)
+
+    def _compile(self, batch: int) -> None:
+        """`torch.compile` compiles on first use: use it once, so that no measurement has to."""
+        try:
+            self._infer(np.zeros((batch, *map(int, self._shape)), np.float32))
+        except torch._dynamo.exc.TorchDynamoException as error:
+            said = str(error).strip().partition("\n")[0]
+            hint = "check the C++ compiler, or use --runtime torch"
+            raise MissingDependencyError(f"{self.runner}: cannot compile the model: {said}", hint) from error
+
+    @torch.inference_mode()
+    def _infer(self, images: Images) -> Logits:
+        logits: Logits = self._model(torch.from_numpy(images).to(self._device)).cpu().numpy()
+        return logits
+
+    def facts(self) -> dict[str, Any]:
+        """Version, device and threads."""
+        return {
+            "version": torch.__version__,
+            "device": str(self._device),
+            "precision": "fp32",
+            "threads": torch.get_num_threads(),
+            "compiled": self._compiled,
+            "matmul_precision": torch.get_float32_matmul_precision(),
+            "io": "host arrays, copies inside run()",
+        }

@@ -1,0 +1,91 @@
+"""The few CUDA calls that a TensorRT session needs, through NVIDIA's `cuda-bindings`. They work without torch."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.runners.base import Availability
+from vitnla.common.errors import MissingDependencyError
+
+_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_NO_GPU = "use a machine with an NVIDIA GPU and its driver"
+
+
+def cuda_availability() -> Availability:
+    """Whether there are a driver, the bindings and a GPU."""
+    try:
+        ctypes.CDLL(_DRIVER)
+    except OSError:
+        return Availability(False, "it needs an NVIDIA GPU, and no NVIDIA driver was found", _NO_GPU)
+    if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
+        return Availability(False, "the package cuda-bindings is not installed", "pip install cuda-bindings")
+    error, count = _cudart().cudaGetDeviceCount()
+    if error != _cudart().cudaError_t.cudaSuccess or not count:
+        return Availability(False, f"it needs an NVIDIA GPU, and CUDA found none ({error.name})", _NO_GPU)
+    return Availability(True)
+
+
+def compute_capability() -> tuple[int, int]:
+    """(major, minor) of the first GPU."""
+    attribute = _cudart().cudaDeviceAttr
+    major = call(_cudart().cudaDeviceGetAttribute(attribute.cudaDevAttrComputeCapabilityMajor, 0))
+    minor = call(_cudart().cudaDeviceGetAttribute(attribute.cudaDevAttrComputeCapabilityMinor, 0))
+    return int(major), int(minor)
+
+
+class Stream:
+    """A CUDA stream with the device buffers that its work reads and writes."""
+
+    def __init__(self) -> None:
+        self.handle = int(call(_cudart().cudaStreamCreate()))
+        self._buffers: list[int] = []
+
+    def allocate(self, size: int) -> int:
+        """Address of `size` new bytes of device memory."""
+        address = int(call(_cudart().cudaMalloc(size)))
+        self._buffers.append(address)
+        return address
+
+    def upload(self, source: NDArray[Any], address: int) -> None:
+        """Enqueue a copy of a contiguous host array to the device."""
+        kind = _cudart().cudaMemcpyKind.cudaMemcpyHostToDevice
+        call(_cudart().cudaMemcpyAsync(address, source.ctypes.data, source.nbytes, kind, self.handle))
+
+    def download(self, address: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Copy a float32 array back, and wait for all that was enqueued."""
+        host = np.empty(shape, np.float32)
+        kind = _cudart().cudaMemcpyKind.cudaMemcpyDeviceToHost
+        call(_cudart().cudaMemcpyAsync(host.ctypes.data, address, host.nbytes, kind, self.handle))
+        call(_cudart().cudaStreamSynchronize(self.handle))
+        return host
+
+    def close(self) -> None:
+        """Free the buffers and the stream."""
+        for address in self._buffers:
+            call(_cudart().cudaFree(address))
+        self._buffers.clear()
+        call(_cudart().cudaStreamDestroy(self.handle))
+
+
+def call(result: tuple[Any, ...]) -> Any:
+    """The value of a `cuda-bindings` result, which is (error, value) or (error,).
+
+    Raises:
+        MissingDependencyError: the call failed, for example for want of device memory.
+    """
+    error, *values = result
+    if error != _cudart().cudaError_t.cudaSuccess:
+        raise MissingDependencyError(f"CUDA reports {error.name}", "see nvidia-smi for the GPU's state and free memory")
+    return values[0] if values else None
+
+
+def _cudart() -> Any:
+    from cuda.bindings import runtime
+
+    return runtime

@@ -1,0 +1,139 @@
+"""Engines of a bundle on a GPU, by TensorRT or TensorRT for RTX. Written to the documented API, and not yet run on a GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from runtime.bundle import Bundle
+from runtime.cuda import Stream, compute_capability
+from runtime.engines import PORTABLE, EngineRecord
+from runtime.runners.base import Availability, Images, Logits, RunOptions, Session
+from runtime.runners.trt_flavor import RTX, TENSORRT, Flavor, error_log
+from vitnla.common.errors import InputError, MissingDependencyError
+
+
+class TrtRunner:
+    """TensorRT where it is installed, else TensorRT for RTX."""
+
+    name = "trt"
+
+    @property
+    def flavor(self) -> Flavor:
+        """The library that would be used."""
+        return RTX if RTX.installed and not TENSORRT.installed else TENSORRT
+
+    def availability(self) -> Availability:
+        """Whether the library, a driver and a GPU are there."""
+        return self.flavor.can_run()
+
+    def imports(self) -> None:
+        """Import the library."""
+        self.flavor.library()
+
+    def load(self, bundle: Bundle, options: RunOptions) -> Session:
+        """Load the engine that fits the GPU and the batch.
+
+        Raises:
+            MissingDependencyError: the library or a GPU is absent, or the bundle holds no fitting engine.
+            InputError: the engine cannot be read by this version of the library.
+        """
+        self.availability().require(self.name)
+        return TrtSession(self.name, bundle, self.flavor, find_engine(bundle, self.flavor, compute_capability(), options.batch))
+
+
+class TrtRtxRunner(TrtRunner):
+    """TensorRT for RTX, also where TensorRT is installed."""
+
+    name = "trt-rtx"
+
+    @property
+    def flavor(self) -> Flavor:
+        """TensorRT for RTX."""
+        return RTX
+
+
+def find_engine(bundle: Bundle, flavor: Flavor, capability: tuple[int, int], batch: int) -> EngineRecord:
+    """The engine for a library, a GPU and a batch size.
+
+    Of several precisions it is the bundle's own, and an engine for this very GPU goes before a portable one.
+
+    Raises:
+        MissingDependencyError: there is none; names those there are and how to make one.
+    """
+    records = bundle.engine_records()
+    fitting = [
+        record
+        for record in records
+        if record.runtime == flavor.name
+        and record.runs_on(capability)
+        and record.profile.min <= batch <= record.profile.max
+    ]
+    if not fitting:
+        wanted = f"SM{capability[0]}{capability[1]}"
+        present = ", ".join(f"{record.runtime} {record.capability} batch {record.profile}" for record in records) or "no engine"
+        raise MissingDependencyError(
+            f"{bundle.folder} has no {flavor.title} engine for {wanted} and batch {batch}; it holds {present}",
+            f"export it again with: vitdeploy export --engine {flavor.name} --batch MIN:OPT:MAX",
+        )
+    own = bundle.manifest.precision
+    return min(fitting, key=lambda record: (record.precision != own, record.capability == PORTABLE))
+
+
+class TrtSession(Session):
+    """A deserialised engine, its execution context, and device buffers for the profile's largest batch."""
+
+    def __init__(self, runner: str, bundle: Bundle, flavor: Flavor, record: EngineRecord) -> None:
+        super().__init__(runner, bundle)
+        self._record = record
+        self._library = flavor.library()
+        self._log, errors = error_log(self._library)
+        self._runtime = self._library.Runtime(self._log)
+        self._engine = self._runtime.deserialize_cuda_engine((bundle.folder / record.file).read_bytes())
+        if self._engine is None:
+            built = f"{record.file}, built by {flavor.title} {record.library_version},"
+            raise InputError(
+                f"{built} cannot be loaded by {self._library.__version__}: {' '.join(errors[:1])}",
+                f"export it again here with: vitdeploy export --engine {flavor.name}",
+            )
+        self._context = self._engine.create_execution_context()
+        self._stream = Stream()
+        manifest = bundle.manifest
+        self._input, self._classes = manifest.input.name, len(manifest.labels)
+        item = np.dtype(np.float32).itemsize
+        self._images = self._stream.allocate(record.profile.max * int(np.prod(self._shape)) * item)
+        self._logits = self._stream.allocate(record.profile.max * self._classes * item)
+        self._context.set_tensor_address(self._input, self._images)
+        self._context.set_tensor_address(manifest.output.name, self._logits)
+
+    def _infer(self, images: Images) -> Logits:
+        profile = self._record.profile
+        if not profile.min <= len(images) <= profile.max:
+            hint = "export it again with a wider --batch MIN:OPT:MAX"
+            raise InputError(f"{self.runner}: the engine takes batches of {profile.min} to {profile.max}, got {len(images)}", hint)
+        self._context.set_input_shape(self._input, images.shape)
+        self._stream.upload(np.ascontiguousarray(images), self._images)
+        if not self._context.execute_async_v3(self._stream.handle):
+            hint = "see nvidia-smi for the GPU's state and free memory"
+            raise MissingDependencyError(f"{self.runner}: the engine could not be enqueued", hint)
+        return self._stream.download(self._logits, (len(images), self._classes))
+
+    def facts(self) -> dict[str, Any]:
+        """The library, the engine and its memory."""
+        return {
+            "version": self._library.__version__,
+            "device": "cuda:0",
+            "precision": self._record.precision,
+            "threads": 1,
+            "library": self._record.runtime,
+            "engine": self._record.file,
+            "engine_layers": self._engine.num_layers,
+            "activation_memory_mb": self._engine.device_memory_size_v2 / 2**20,
+            "io": "pageable host arrays, copies inside run()",
+        }
+
+    def close(self) -> None:
+        """Free the context, the engine and the device memory."""
+        del self._context, self._engine
+        self._stream.close()

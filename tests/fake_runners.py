@@ -1,0 +1,88 @@
+"""Runners that behave badly, or quickly. Tests install them as a third-party package would."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+from runtime.bundle import Bundle
+from runtime.runners.base import Availability, Images, Logits, RunOptions, Session
+from vitnla.common.errors import InputError
+
+
+class QuickSession(Session):
+    """Logits are the first pixels, so they are wrong but right in shape."""
+
+    def __init__(self, runner: str, bundle: Bundle) -> None:
+        super().__init__(runner, bundle)
+        self._classes = len(bundle.manifest.labels)
+
+    def _infer(self, images: Images) -> Logits:
+        return images.reshape(len(images), -1)[:, : self._classes]
+
+    def facts(self) -> dict[str, Any]:
+        return {"version": "1", "device": "cpu", "precision": "fp32", "threads": 1}
+
+
+class Quick:
+    name = "quick"
+
+    def availability(self) -> Availability:
+        return Availability(True)
+
+    def imports(self) -> None:
+        print("a library prints to stdout")
+        os.write(1, b"and so does C code\n")
+
+    def load(self, bundle: Bundle, options: RunOptions) -> Session:
+        return QuickSession(self.name, bundle)
+
+
+class CrashSession(QuickSession):
+    """Dies in the first measured slice, not at load."""
+
+    calls = 0
+
+    def _infer(self, images: Images) -> Logits:
+        self.calls += 1
+        if self.calls > 2:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super()._infer(images)
+
+
+class Crash(Quick):
+    name = "crash"
+
+    def load(self, bundle: Bundle, options: RunOptions) -> Session:
+        return CrashSession(self.name, bundle)
+
+
+class Hang(Quick):
+    name = "hang"
+
+    def load(self, bundle: Bundle, options: RunOptions) -> Session:
+        time.sleep(3600)
+        raise AssertionError("unreachable")
+
+
+class Broken(Quick):
+    name = "broken"
+
+    def load(self, bundle: Bundle, options: RunOptions) -> Session:
+        raise RuntimeError("bad driver\nsecond line")
+
+
+class Refuses(Quick):
+    name = "refuses"
+
+    def load(self, bundle: Bundle, options: RunOptions) -> Session:
+        raise InputError("expected a better graph", "export again")
+
+
+class Absent(Quick):
+    name = "absent"
+
+    def availability(self) -> Availability:
+        return Availability(False, "there is no such device", "buy one")

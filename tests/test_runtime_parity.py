@@ -1,0 +1,59 @@
+"""Parity: logits against the reference, classes against the dense model."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from runtime.bundle import Bundle
+from runtime.evaluation import score
+from runtime.parity import ParityRow, check_parity, relative_error
+from runtime.plan import Target
+from tests.bundles import agreeing_evaluation
+from vitnla.common.errors import MissingDependencyError
+from vitnla.data.dataset import Dataset
+
+
+@pytest.mark.parametrize("runtime", ["ort", "openvino"])
+def test_a_faithful_runtime_meets_parity(tiny_bundle: Bundle, tiny_data: Dataset, runtime: str) -> None:
+    row = check_parity(tiny_bundle, Target(runtime), threads=1, evaluation=agreeing_evaluation(tiny_bundle, tiny_data))
+    assert row.error is None
+    assert row.max_rel is not None
+    assert 0 <= row.max_rel <= 1e-4
+    assert row.verdict == "met"
+    assert (row.images, row.top1, row.agreement, row.lost, row.gained) == (20, 0.8, 1.0, 0, 0)
+    assert ParityRow.model_validate_json(row.model_dump_json()) == row
+
+
+def test_wrong_logits_are_not_met(tiny_bundle: Bundle, fake_runners: list[str]) -> None:
+    row = check_parity(tiny_bundle, Target("quick"), threads=1)
+    images, reference = tiny_bundle.reference()
+    expected = np.abs(images.reshape(8, -1)[:, :10] - reference).max() / np.abs(reference).max()
+    assert row.max_rel == pytest.approx(expected, rel=1e-5)
+    assert row.verdict == "not met"
+    assert (row.images, row.top1) == (None, None)
+
+
+def test_a_crash_is_a_row_and_an_absent_runtime_an_error(tiny_bundle: Bundle, fake_runners: list[str]) -> None:
+    row = check_parity(tiny_bundle, Target("crash"), threads=1, batch=1)
+    assert row.error is not None
+    assert "SIGSEGV" in row.error
+    assert row.verdict == "not met"
+    with pytest.raises(MissingDependencyError, match="no such device"):
+        check_parity(tiny_bundle, Target("absent"), threads=1)
+
+
+def test_relative_error_is_two_sided_and_sees_nan() -> None:
+    reference = np.array([[1.0, -4.0]], np.float32)
+    assert relative_error(np.array([[1.0, -4.4]], np.float32), reference) == pytest.approx(0.1, rel=1e-5)
+    assert relative_error(np.array([[0.6, -4.0]], np.float32), reference) == pytest.approx(0.1, rel=1e-5)
+    assert math.isnan(relative_error(np.array([[math.nan, -4.0]], np.float32), reference))
+
+
+def test_flips_are_counted_by_direction() -> None:
+    labels, dense, predicted = (np.array(values) for values in ([0, 1, 2, 3, 4], [0, 1, 2, 0, 0], [0, 1, 0, 3, 1]))
+    found = score(predicted, labels, dense)
+    assert (found.top1.value, found.agreement, found.lost, found.gained) == (0.6, 0.4, 1, 1)
+    assert score(predicted, labels, None).agreement is None

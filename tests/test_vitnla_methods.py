@@ -1,0 +1,72 @@
+"""The contract of every method, over the registry: a new method is tested by being there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from vitnla.calibration.collect import collect
+from vitnla.common.errors import InputError
+from vitnla.data.preprocessing import Preprocessing
+from vitnla.methods import METHODS
+from vitnla.model import ViTConfig, VisionTransformer
+from vitnla.model.cost import encoder_macs, encoder_parameters
+from vitnla.training.initialise import new_model
+
+PREPROCESSING = Preprocessing(image_size=8, mean=(0.5,), std=(0.25,))
+IMAGES = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1), np.uint8)
+
+
+@pytest.fixture
+def model() -> VisionTransformer:
+    """Wide enough for every method's default settings."""
+    config = ViTConfig.uniform(image_size=8, patch_size=4, channels=1, classes=10, dim=48, depth=2, heads=2, layer_scale=True)
+    return new_model(config, seed=1).eval()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_contract(name: str, model: VisionTransformer) -> None:
+    method = METHODS[name]
+    config = method.config()
+    statistics = collect(model, IMAGES, PREPROCESSING) if method.needs_statistics(config) else None
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    result = method.apply(model, statistics, config)
+
+    assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
+    shared = {tensor.data_ptr() for tensor in model.state_dict().values()} & {t.data_ptr() for t in result.model.state_dict().values()}
+    assert not shared, "training the new model would change the old one"
+    assert [(row.block, row.linear) for row in result.layers] == model.linear_names()
+    assert all(np.isfinite(row.relative_error) and 0 <= row.retained_energy <= 1 for row in result.layers)
+    for cost in (encoder_macs, encoder_parameters):
+        assert cost(result.model.config, model.config).ratio <= 1
+    assert sum(row.macs for row in result.layers) == encoder_macs(result.model.config, model.config).model
+    assert sum(row.parameters for row in result.layers) == encoder_parameters(result.model.config, model.config).model
+    assert not result.model.training
+    with torch.inference_mode():
+        logits = result.model(torch.from_numpy(PREPROCESSING(IMAGES)))
+    assert logits.shape == (8, 10)
+    assert torch.isfinite(logits).all()
+    again = method.apply(model, statistics, config)
+    assert all(torch.equal(a, b) for a, b in zip(result.model.state_dict().values(), again.model.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_config_is_a_json_round_trip_and_refuses_unknown_keys(name: str) -> None:
+    config = METHODS[name].config()
+    assert type(config).model_validate_json(config.to_json()) == config
+    with pytest.raises(ValueError, match="colour"):
+        type(config).model_validate({"colour": "red"})
+
+
+def test_none_changes_nothing(model: VisionTransformer) -> None:
+    result = METHODS["none"].apply(model, None, METHODS["none"].config())
+    assert result.model.config == model.config
+    assert all(torch.equal(a, b) for a, b in zip(result.model.state_dict().values(), model.state_dict().values(), strict=True))
+    assert all((row.rank, row.relative_error) == (None, 0.0) for row in result.layers)
+
+
+def test_an_unknown_method_lists_the_choices() -> None:
+    with pytest.raises(InputError, match="unknown method 'svdd'") as caught:
+        METHODS["svdd"]
+    assert "none, svd" in caught.value.hint

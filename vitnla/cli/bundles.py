@@ -1,0 +1,57 @@
+"""Which bundles a command works on, and on which runtimes: what `bench` and `parity` share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vitnla.cli.output import say
+
+if TYPE_CHECKING:
+    from runtime.bundle import Bundle
+    from runtime.plan import Target
+
+ARTIFACTS = Path("artifacts")
+Bundles = Annotated[list[Path] | None, typer.Argument(help="Bundle folders. Default: all in artifacts/, with the dense demo made where it is missing.")]
+Runtimes = Annotated[list[str] | None, typer.Option("--runtime", help="Repeatable: ort, openvino, torch, torch-compile, trt, trt-rtx. Default: ort.")]
+Provider = Annotated[str, typer.Option(help="Execution provider of ONNX Runtime: cpu, cuda or tensorrt.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads, the same for every runtime. Default: all cores.", show_default=False)]
+DEFAULT_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def targets(runtimes: list[str] | None, provider: str) -> tuple[Target, ...]:
+    """The runtimes named, each once; unknown names and providers are refused."""
+    from runtime.plan import Target
+    from runtime.runners.registry import runner
+
+    names = tuple(dict.fromkeys(runtimes or ["ort"]))
+    for name in names:
+        runner(name)
+    return tuple(Target(name, provider if name == "ort" else "cpu") for name in names)
+
+
+def open_bundles(folders: list[Path] | None) -> tuple[Bundle, ...]:
+    """The bundles named, or all in `artifacts/` with a dense demo among them."""
+    from runtime.bundle import find_bundles, open_bundle
+
+    if folders:
+        return tuple(open_bundle(folder) for folder in folders)
+    found = find_bundles(ARTIFACTS)
+    if not any(bundle.manifest.method == "none" for bundle in found):
+        found = (_dense_demo(), *found)
+    say(f"no bundle named: using {', '.join(str(bundle.folder) for bundle in found)}")
+    return found
+
+
+def _dense_demo() -> Bundle:
+    from export.pipeline import ExportOptions
+    from export.run import ExportRequest, export_model
+    from vitnla.cli.output import status
+
+    say(f"no dense bundle in {ARTIFACTS}/ to compare with: exporting the demo")
+    request = ExportRequest("demo", "demo", "none", {}, None, ExportOptions(), "vitdeploy export --method none")
+    with status() as on_step:
+        return export_model(request, on_step)
