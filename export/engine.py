@@ -17,10 +17,10 @@ from export.storage import save_model
 from export.trace import INPUT
 from export.verify import OnnxModel, relative_error
 from runtime.bundle import MODEL, REFERENCE
-from runtime.cuda import compute_capability
+from runtime.cuda import compute_capability, cuda_availability
 from runtime.engines import PORTABLE, BatchProfile, EnginePrecision, EngineRecord, engine_path
 from runtime.runners.trt_flavor import FLAVORS, TENSORRT, Flavor, error_log
-from vitnla.common.errors import InputError, VerdictError, unknown_name
+from vitnla.common.errors import InputError, MissingDependencyError, VerdictError, unknown_name
 from vitnla.common.files import sha256_file, write_atomically
 
 CURRENT = "CURRENT"
@@ -63,7 +63,11 @@ def plan_engines(runtime: str, capabilities: tuple[str, ...], precisions: tuple[
             raise unknown_name("engine precision", precision, known)
     targets = tuple(_capability(flavor, name) for name in capabilities or (CURRENT if flavor is TENSORRT else PORTABLE,))
     plan = EnginePlan(flavor, targets, tuple(one for one in known if one in precisions), BatchProfile.parse(profile))
-    flavor.can_build().require(flavor.name)
+    if not (ready := flavor.can_build()).ok:
+        raise MissingDependencyError(f"no {flavor.title} engine can be compiled here: {ready.reason}", ready.remedy)
+    if CURRENT in targets and not (gpu := cuda_availability()).ok:
+        hint = f"name the GPU instead, with --capability {PORTABLE} or {', '.join(RTX_CAPABILITIES)}"
+        raise MissingDependencyError(f"capability {CURRENT} is that of the GPU here: {gpu.reason}", hint)
     return plan
 
 
@@ -72,7 +76,7 @@ def build_engines(folder: Path, plan: EnginePlan, on_step: Callable[[str], None]
 
     Raises:
         VerdictError: the graph does not survive the precision, or the compiler refuses it; quotes its first error.
-        MissingDependencyError: `CURRENT` was asked for and there is no GPU.
+        InputError: the folder cannot be written.
     """
     records = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -124,12 +128,9 @@ def compile_engine(
     config = builder.create_builder_config()
     if precision == "fp32":
         config.clear_flag(library.BuilderFlag.TF32)  # on by default; its 10-bit mantissa would not be fp32
-    if capability in RTX_CAPABILITIES:
+    if flavor.builds_without_gpu and capability != PORTABLE:
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(library.ComputeCapability, capability), 0)
-    elif flavor is not TENSORRT and capability == CURRENT:
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(library.ComputeCapability.CURRENT, 0)
     config.add_optimization_profile(_profile(builder, network, profile))
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
