@@ -22,13 +22,26 @@ from export.simplify import simplify
 from export.storage import save_model
 from export.trace import BATCH, DEFAULT_OPSET, INPUT, OUTPUT, check_opset, trace
 from export.verify import OnnxModel, accuracy, classify, measure_parity, torch_logits
-from runtime.bundle import CHECKPOINT, MANIFEST, MODEL, PREDICTIONS, REFERENCE, Bundle, Graph, Manifest, Parity, TensorSpec, open_bundle
+from runtime.bundle import (
+    CHECKPOINT,
+    MANIFEST,
+    MODEL,
+    PREDICTIONS,
+    REFERENCE,
+    Bundle,
+    Graph,
+    Manifest,
+    Parity,
+    TensorSpec,
+    open_bundle,
+)
 from vitnla.common.errors import InputError, VerdictError
 from vitnla.common.files import atomic_folder, check_free, sha256_file, write_atomically
 from vitnla.data.dataset import Dataset, Split
 from vitnla.methods.base import Decomposition
 from vitnla.model.checkpoint import write_checkpoint
 from vitnla.model.cost import encoder_macs, encoder_parameters
+from vitnla.model.vit import VisionTransformer
 from vitnla.sources.description import write_description
 from vitnla.sources.model import SourceModel
 
@@ -88,41 +101,23 @@ def export_bundle(
         VerdictError: the graph lost something that it must keep, or its logits are not torch's.
         MissingDependencyError: the engine's compiler is absent.
     """
-    split, engines = _check(source, data, options, destination)
+    split, plan = _check(source, data, options, destination)
     model, config = decomposition.model, decomposition.model.config
     with atomic_folder(destination, replace=options.force) as folder:
-        on_step("trace")
-        traced = trace(model, options.opset)
-        on_step("simplify")
-        simplified = simplify(traced, config)
-        graph_model = simplified.model
-        check_graph(graph_model, config)
-        graph = Graph(
-            opset=options.opset, operators=operator_counts(graph_model), low_rank_pairs=len(low_rank_pairs(graph_model)),
-            simplifier=simplified.note,
-        )  # fmt: skip
-        write_metadata(graph_model, key_fields(source, config, method, version("vitdeploy")))
-        save_model(graph_model, folder / MODEL)
-        del traced, simplified, graph_model
-
-        on_step("verify parity")
+        fields = key_fields(source, config, method, version("vitdeploy"))
+        graph = _write_graph(folder / MODEL, model, fields, options.opset, on_step)
         exported = OnnxModel(folder / MODEL)
+        on_step("verifying the logits")
         images = source.preprocessing(_spread(split.images, REFERENCE_IMAGES))
         parity = measure_parity(exported, model, images)
         _require_parity(parity, allowed=options.allow_parity_failure)
         np.savez(folder / REFERENCE, images=images, logits=torch_logits(model, images))
-
         dense = dense_classes(source, split, _counter("accuracy of the dense source", on_step))
         classes = classify(exported, source.preprocessing, split.images, _counter("accuracy of the exported file", on_step))
         np.savez_compressed(folder / PREDICTIONS, dense=dense, exported=classes)
-
-        (folder / CHECKPOINT).mkdir()
-        write_checkpoint(model, folder / CHECKPOINT)
-        write_description(folder / CHECKPOINT, source.preprocessing, source.labels)
-        if engines is not None:
-            build_engines(folder, engines, on_step)
-
-        on_step("describe")
+        _write_checkpoint(folder / CHECKPOINT, model, source)
+        if plan is not None:
+            build_engines(folder, plan, on_step)
         manifest = Manifest(
             name=options.name or destination.name, created=datetime.now(UTC).isoformat(timespec="seconds"), command=command,
             source=source.spec, source_sha256=source.sha256, data=data.name, method=method, method_config=method_config,
@@ -143,16 +138,44 @@ def _check(source: SourceModel, data: Dataset, options: ExportOptions, destinati
     """Refuse, before the long work, what would fail after it; return the images to evaluate on and the engines to compile."""
     check_opset(options.opset)
     if options.precision != "fp32":
-        raise InputError(f"expected precision fp32, got '{options.precision}'", "the graph is exported in fp32; engines can be fp16")
+        raise InputError(f"expected precision fp32, got '{options.precision}'", "the graph is fp32; engines can also be fp16")
     check_free(destination, replace=options.force)
-    if len(data.labels) != source.model.config.classes:
-        raise InputError(f"the model has {source.model.config.classes} classes, but data '{data.name}' has {len(data.labels)}", "choose data that fits the model")
+    classes = source.model.config.classes
+    if len(data.labels) != classes:
+        raise InputError(f"the model has {classes} classes, but data '{data.name}' has {len(data.labels)}", "choose other data")
     split = data.split(options.eval_split)
     if options.eval_images is not None:
         split = split.head(options.eval_images)
     if not len(split):
-        raise InputError(f"split '{options.eval_split}' of data '{data.name}' holds no images to evaluate on", "choose another split or more images")
+        raise InputError(
+            f"split '{options.eval_split}' of data '{data.name}' holds no images to evaluate on", "choose other data"
+        )
     return split, plan_engines(options.engine, options.capabilities, options.engine_precisions, options.profile)
+
+
+def _write_graph(
+    path: Path, model: VisionTransformer, fields: dict[str, str], opset: int, on_step: Callable[[str], None]
+) -> Graph:
+    """Trace, simplify, check and write the model; return what the manifest says of its graph."""
+    on_step("tracing")
+    traced = trace(model, opset)
+    on_step("simplifying")
+    simplified = simplify(traced, model.config)
+    check_graph(simplified.model, model.config)
+    graph = Graph(
+        opset=opset, operators=operator_counts(simplified.model), low_rank_pairs=len(low_rank_pairs(simplified.model)),
+        simplifier=simplified.note,
+    )  # fmt: skip
+    write_metadata(simplified.model, fields)
+    save_model(simplified.model, path)
+    return graph
+
+
+def _write_checkpoint(folder: Path, model: VisionTransformer, source: SourceModel) -> None:
+    """Write what makes the bundle a source model again."""
+    folder.mkdir()
+    write_checkpoint(model, folder)
+    write_description(folder, source.preprocessing, source.labels)
 
 
 def _counter(what: str, on_step: Callable[[str], None]) -> Callable[[int, int], None]:
@@ -160,16 +183,20 @@ def _counter(what: str, on_step: Callable[[str], None]) -> Callable[[int, int], 
 
 
 def _require_parity(parity: Parity, *, allowed: bool) -> None:
+    if not np.isfinite(parity.max_rel):
+        hint = "the weights overflow fp32, or the exporter is at fault; no bundle can be made of this model"
+        raise VerdictError("the logits hold NaN or infinity", hint)
     if not parity.met and not allowed:
         raise VerdictError(
-            f"the exported logits differ from torch's by {parity.max_rel:.1e} of the largest, expected at most {parity.tolerance:.0e}",
+            f"the logits differ from torch's by {parity.max_rel:.1e} of the largest, expected at most {parity.tolerance:.0e}",
             "try another --opset; --allow-parity-failure writes the bundle all the same and marks it",
         )
 
 
 def _spread(images: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
     """`count` images from the whole length of a split, so that classes stored in order are all met."""
-    return images[np.linspace(0, len(images) - 1, count).round().astype(int)]
+    chosen: NDArray[np.uint8] = images[np.linspace(0, len(images) - 1, count).round().astype(int)]
+    return chosen
 
 
 def _tools() -> dict[str, str]:

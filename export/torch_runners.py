@@ -70,9 +70,7 @@ class TorchCompileRunner(TorchRunner):
 class TorchSession(Session):
     """A model on the best device, float32. On a GPU, `run` includes the copies to the device and back."""
 
-    def __init__(
-        self, runner: str, bundle: Bundle, options: RunOptions, compile_model: Callable[..., Any] | None = None
-    ) -> None:
+    def __init__(self, runner: str, bundle: Bundle, options: RunOptions, compile_model: Callable[..., Any] | None = None) -> None:
         super().__init__(runner, bundle)
         torch.set_num_threads(options.threads)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

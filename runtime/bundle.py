@@ -113,7 +113,7 @@ class Bundle:
             return arrays["images"], arrays["logits"]
 
     def dense_predictions(self) -> NDArray[np.int64]:
-        """Classes [N] that the dense fp32 torch source gave the images of `manifest.accuracy.split`, for agreement without torch."""
+        """Classes [N] that the dense fp32 torch source gave the images of `manifest.accuracy`, for agreement without torch."""
         with np.load(self.folder / PREDICTIONS, allow_pickle=False) as arrays:
             classes: NDArray[np.int64] = arrays["dense"]
         return classes
@@ -135,7 +135,8 @@ def open_bundle(folder: Path) -> Bundle:
         if not file.is_file():
             raise InputError(f"{folder}: file {name} is missing", "export the bundle again")
         if sha256_file(file) != expected:
-            raise InputError(f"{folder}: file {name} does not match its hash in {MANIFEST}", "the file was changed or damaged; export the bundle again")
+            hint = "the file was changed or damaged; export the bundle again"
+            raise InputError(f"{folder}: file {name} does not match its hash in {MANIFEST}", hint)
     return Bundle(folder, manifest)
 
 
@@ -150,4 +151,5 @@ def _check_schema(path: Path) -> None:
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is not a readable manifest: {error}", "export the bundle again") from error
     if version != SCHEMA_VERSION:
-        raise InputError(f"{path}: expected schema version {SCHEMA_VERSION}, got {version}", "export the bundle again with this version")
+        hint = "export the bundle again with this version"
+        raise InputError(f"{path}: expected schema version {SCHEMA_VERSION}, got {version}", hint)

@@ -117,5 +117,7 @@ def read_cells(path: Path) -> list[Cell]:
         try:
             cells.append(Cell.model_validate_json(line))
         except ValidationError as error:
-            raise InputError(f"{path}, line {number}: {first_complaint(error)}", "remove the damaged line, or run the bench again") from error
+            raise InputError(
+                f"{path}, line {number}: {first_complaint(error)}", "remove the damaged line, or run the bench again"
+            ) from error
     return cells

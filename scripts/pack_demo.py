@@ -1,6 +1,6 @@
 """Make the two assets that ship with the package: the demo data, and the demo ViT in float16.
 
-    python scripts/pack_demo.py FASHION_MNIST_FOLDER [TRAINED_RUN_FOLDER]
+python scripts/pack_demo.py FASHION_MNIST_FOLDER [TRAINED_RUN_FOLDER]
 """
 
 from __future__ import annotations

@@ -11,7 +11,13 @@ DIM, DEPTH, IMAGES = 192, 6, 10_000
 SHAPES = {"qkv": (3 * DIM, DIM), "proj": (DIM, DIM), "fc1": (4 * DIM, DIM), "fc2": (DIM, 4 * DIM)}
 DENSE_MACS = DEPTH * sum(m * n for m, n in SHAPES.values())
 SPEED = {"ort": 1.0, "openvino": 1.13, "torch": 0.55}
-BUNDLES = {"dense": (1.0, 0.9352), "svd-0.80": (0.80, 0.9311), "svd-0.65": (0.65, 0.9204), "svd-0.50": (0.50, 0.8871), "svd-plain-0.65": (0.65, 0.1043)}
+BUNDLES = {
+    "dense": (1.0, 0.9352),
+    "svd-0.80": (0.80, 0.9311),
+    "svd-0.65": (0.65, 0.9204),
+    "svd-0.50": (0.50, 0.8871),
+    "svd-plain-0.65": (0.65, 0.1043),
+}
 MACHINE = {"cpu": "Example CPU @ 2.50 GHz", "cores": 2, "memory_gib": 8, "os": "Example Linux 1.0", "python": "3.11"}
 
 
@@ -24,7 +30,12 @@ def sample_cells(run: str = "run-a", machine: dict[str, object] | None = None) -
         for runtime in SPEED
         for bundle in BUNDLES
     ]
-    failed = {"error": "runtime 'trt' cannot run here: no NVIDIA GPU was found", "runtime": "trt", "bundle": "dense", "method": "none"}
+    failed = {
+        "error": "runtime 'trt' cannot run here: no NVIDIA GPU was found",
+        "runtime": "trt",
+        "bundle": "dense",
+        "method": "none",
+    }
     return [*cells, Cell(**_identity(run, machine or MACHINE), precision="fp32", batch=1, scenario="single-stream", **failed)]
 
 
@@ -66,7 +77,9 @@ def _cell(rng: np.random.Generator, run: str, machine: dict[str, object], bundle
         accuracy_images=IMAGES,
         export_accuracy=Accuracy(split="test", fingerprint="0" * 8, images=IMAGES, dense_top1=0.9352, top1=top1, agreement=top1),
         layers=_layers(rng, macs),
-        ratio=None if (bundle, runtime) == ("dense", "ort") else Ratio(baseline=f"dense/ort/fp32/b{batch}", value=factor, low=factor - 0.03, high=factor + 0.03),
+        ratio=None
+        if (bundle, runtime) == ("dense", "ort")
+        else Ratio(baseline=f"dense/ort/fp32/b{batch}", value=factor, low=factor - 0.03, high=factor + 0.03),
         facts={"version": "1.0", "providers": ["CPUExecutionProvider"], "precision": "fp32", "threads": 2},
     )
 
@@ -85,5 +98,9 @@ def _layers(rng: np.random.Generator, macs: float) -> tuple[LayerRow, ...]:
         )
         for block in range(DEPTH)
         for linear, (m, n) in SHAPES.items()
-        for rank in [None if macs == 1.0 or (linear == "proj" and block == 0) else 8 * int(macs * m * n / (m + n) / 8 * rng.uniform(0.7, 1.1))]
+        for rank in [
+            None
+            if macs == 1.0 or (linear == "proj" and block == 0)
+            else 8 * int(macs * m * n / (m + n) / 8 * rng.uniform(0.7, 1.1))
+        ]
     )

@@ -39,9 +39,14 @@ def test_an_entry_is_found_until_it_is_damaged(caplog: pytest.LogCaptureFixture)
 def test_an_interrupted_entry_leaves_the_old_one() -> None:
     with new_entry("numbers", "a") as folder:
         (folder / "x").write_text("1")
-    with pytest.raises(KeyboardInterrupt), new_entry("numbers", "a") as folder:
-        (folder / "x").write_text("2")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with new_entry("numbers", "a") as folder:
+            (folder / "x").write_text("2")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     found = find_entry("numbers", "a")
     assert found is not None
     assert (found / "x").read_text() == "1"

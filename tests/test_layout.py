@@ -80,5 +80,10 @@ def test_no_module_shadows_a_library() -> None:
 
 
 def test_no_file_has_outgrown_its_job() -> None:
-    long = {str(path): count for room in ROOMS for path in (ROOT / room).rglob("*.py") if (count := len(path.read_text().splitlines())) > 400}
+    long = {
+        str(path): count
+        for room in ROOMS
+        for path in (ROOT / room).rglob("*.py")
+        if (count := len(path.read_text().splitlines())) > 400
+    }
     assert long == {}

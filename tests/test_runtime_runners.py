@@ -107,6 +107,7 @@ def test_ort_reports_providers_and_fusions(tiny_bundle: Bundle) -> None:
     assert facts["fused_attention"] >= 0
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider")
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 @pytest.mark.parametrize(("listed", "message"), [(False, "has no"), (True, "asked for .*, got CPUExecutionProvider")])
 def test_ort_never_falls_back(

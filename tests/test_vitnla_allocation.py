@@ -20,15 +20,18 @@ ATTENTION_AND_MLP = [(576, 192), (192, 192), (768, 192), (192, 768)]
 
 
 def layer(shape: tuple[int, int], decay: float = 0.9, importance: float = 1.0, tokens: int = 5) -> LayerOptions:
-    return LayerOptions(f"{shape[0]} x {shape[1]}", shape, tokens, decay ** np.arange(min(shape), dtype=float), importance)
+    energies = decay ** np.arange(min(shape), dtype=float)
+    return LayerOptions(f"{shape[0]} x {shape[1]}", shape, tokens, energies, importance * energies)
 
 
 def spent(layers: list[LayerOptions], ranks: list[Rank]) -> int:
-    return sum(entry.dense_macs if rank is None else 5 * rank * sum(entry.shape) for entry, rank in zip(layers, ranks, strict=True))
+    costs = (5 * (math.prod(entry.shape) if r is None else r * sum(entry.shape)) for entry, r in zip(layers, ranks, strict=True))
+    return sum(costs)
 
 
 def loss(layers: list[LayerOptions], ranks: list[Rank]) -> float:
-    return sum(0.0 if r is None else entry.importance * float(entry.energies[r:].sum()) for entry, r in zip(layers, ranks, strict=True))
+    cut = [(entry, rank) for entry, rank in zip(layers, ranks, strict=True) if rank is not None]
+    return sum(float(entry.losses[rank:].sum()) for entry, rank in cut)
 
 
 @st.composite
@@ -136,7 +139,7 @@ def test_a_rank_out_of_range_names_the_linear_and_its_maximum(rank: int) -> None
 
 
 def test_energy_takes_the_smallest_rank_that_keeps_the_share() -> None:
-    entry = LayerOptions("x", (40, 10), 5, np.array([50.0, 30, 10, 5, 5, 0, 0, 0, 0, 0]))
+    entry = LayerOptions("x", (40, 10), 5, np.array([50.0, 30, 10, 5, 5, 0, 0, 0, 0, 0]), np.ones(10))
     assert energy([entry], 0.5) == [1]
     assert energy([entry], 0.51) == [2]
     assert energy([entry], 0.9) == [3]

@@ -69,7 +69,12 @@ def test_missing_idx_file(tmp_path: Path) -> None:
 
 def test_fashion_mnist_splits_do_not_overlap_with_test_or_validation(folder: Path) -> None:
     data = load_data(f"fashion-mnist:{folder}")
-    assert {name: len(split) for name, split in data.splits.items()} == {"train": 32, "calibration": 4, "validation": 8, "test": 6}
+    assert {name: len(split) for name, split in data.splits.items()} == {
+        "train": 32,
+        "calibration": 4,
+        "validation": 8,
+        "test": 6,
+    }
     assert data.split("train").images.shape == (32, 28, 28, 1)
     np.testing.assert_array_equal(data.split("calibration").images, data.split("train").images[-4:])
     held_out = {image.tobytes() for image in data.split("validation").images}

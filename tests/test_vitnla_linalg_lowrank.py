@@ -14,6 +14,7 @@ from vitnla.common.errors import InputError
 from vitnla.linalg import (
     Factors,
     bias_correction,
+    energies_along,
     output_basis,
     output_error,
     output_pca_factors,
@@ -72,6 +73,17 @@ def test_the_whitened_form_and_the_pca_of_outputs_are_one_matrix(shape: tuple[in
     assert float((pca - whitened).norm() / w.norm()) < 1e-9
     values = torch.linalg.svdvals(w @ torch.linalg.cholesky(c))
     assert torch.allclose(output_basis(w, c).energies, values.square(), rtol=1e-9, atol=1e-11 * float(values[0]) ** 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems())
+def test_energies_along_directions_are_what_cutting_them_loses(problem: tuple[Tensor, Tensor, int]) -> None:
+    w, c, rank = problem
+    total = output_error(w, c)
+    plain, weighted = svd_basis(w), output_basis(w, c)
+    cut = float(energies_along(w, plain.directions, c)[rank:].sum())
+    assert output_error(w - truncated_svd(w, rank).product, c) == pytest.approx(cut, rel=1e-9, abs=1e-11 * total)
+    assert torch.allclose(energies_along(w, weighted.directions, c), weighted.energies, rtol=1e-9, atol=1e-11 * total)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from vitnla.common.errors import InputError
-from vitnla.model import LINEARS, LowRankLinear, Ranks, ViTConfig, VisionTransformer, load_checkpoint, save_checkpoint
+from vitnla.model import LINEARS, LowRankLinear, Ranks, VisionTransformer, ViTConfig, load_checkpoint, save_checkpoint
 from vitnla.sources.dispatch import load_model
 
 

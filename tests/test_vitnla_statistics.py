@@ -84,7 +84,7 @@ def test_fisher_probe_has_the_fisher_information_as_its_covariance() -> None:
 def test_sensitivity_predicts_the_divergence_that_a_small_output_error_causes(
     tiny_model: VisionTransformer, images: NDArray[np.uint8]
 ) -> None:
-    """Isotropic noise of variance e on one linear's output changes the class probabilities by KL = tokens x size x sensitivity x e / 2."""
+    """White noise of variance e on one linear's output moves the predictions by KL = elements x sensitivity x e / 2."""
     pixels = torch.from_numpy(PREPROCESSING(images))
     statistics = collect(tiny_model, np.repeat(images, 20, axis=0), PREPROCESSING)
     generator = torch.Generator().manual_seed(0)

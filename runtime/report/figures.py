@@ -64,7 +64,9 @@ def latency_figure(panel: Panel, style: Style) -> go.Figure:
 
     At most `SAMPLES_KEPT` order statistics are drawn per cell. The axis ends at the largest p98: what lies beyond is in the results file.
     """
-    cells = sorted((cell for cell in panel.cells if cell.samples_ms), key=lambda cell: float(np.median(cell.samples_ms)), reverse=True)
+    cells = sorted(
+        (cell for cell in panel.cells if cell.samples_ms), key=lambda cell: float(np.median(cell.samples_ms)), reverse=True
+    )
     figure = _figure(height=_rows_height(len(cells)), x="latency of one call, ms")
     for row, cell in enumerate(cells):
         samples = np.asarray(cell.samples_ms)
@@ -88,7 +90,10 @@ def latency_figure(panel: Panel, style: Style) -> go.Figure:
             y=[row, row],
             mode="markers",
             marker={"symbol": ["line-ns-open", "circle-open"], "size": [12, 6], "color": color, "line": {"width": 2}},
-            hovertext=[f"<b>{escape(cell.key)}</b><br>{name} {significant(value)} ms of {len(samples):,} calls" for name, value in (("p50", p50), ("p90", p90))],
+            hovertext=[
+                f"<b>{escape(cell.key)}</b><br>{name} {significant(value)} ms of {len(samples):,} calls"
+                for name, value in (("p50", p50), ("p90", p90))
+            ],
             hoverinfo="text",
         )
     _name_rows(figure, [_row_name(cell, style) for cell in cells])
@@ -107,13 +112,18 @@ def thin(samples: np.ndarray, limit: int) -> np.ndarray:
 def memory_figure(panel: Panel, style: Style) -> go.Figure:
     """Peak resident memory of each cell, MiB."""
     cells = [cell for cell in panel.cells if cell.peak_rss_mb is not None]
-    return _bars([(_row_name(cell, style), cell.peak_rss_mb or 0.0, style.color(cell)) for cell in cells], "peak memory above the imports, MiB")
+    return _bars(
+        [(_row_name(cell, style), cell.peak_rss_mb or 0.0, style.color(cell)) for cell in cells],
+        "peak memory above the imports, MiB",
+    )
 
 
 def size_figure(cells: Sequence[Cell], style: Style) -> go.Figure:
     """Size of each bundle's ONNX model on disk, MiB."""
     sizes = {cell.bundle: cell for cell in cells if cell.model_mb is not None}
-    return _bars([(escape(name), cell.model_mb or 0.0, style.color(cell)) for name, cell in sizes.items()], "ONNX model on disk, MiB")
+    return _bars(
+        [(escape(name), cell.model_mb or 0.0, style.color(cell)) for name, cell in sizes.items()], "ONNX model on disk, MiB"
+    )
 
 
 def rank_figure(layers: Sequence[LayerRow]) -> go.Figure:
@@ -122,7 +132,11 @@ def rank_figure(layers: Sequence[LayerRow]) -> go.Figure:
         layers,
         shade=lambda row: None if row.rank is None else row.rank / row.full_rank,
         text=lambda row: "dense" if row.rank is None else str(row.rank),
-        detail=lambda row: "dense" if row.rank is None else f"rank {row.rank} of {row.full_rank}, {100 * row.retained_energy:.2f} % of the energy",
+        detail=lambda row: (
+            "dense"
+            if row.rank is None
+            else f"rank {row.rank} of {row.full_rank}, {100 * row.retained_energy:.2f} % of the energy"
+        ),
         scale=_RANK_SCALE,
         top=1.0,
     )
@@ -160,7 +174,9 @@ def _layer_map(
         z=[[row and shade(row) for row in line] for line in grid],
         text=[[text(row) if row else "" for row in line] for line in grid],
         texttemplate="%{text}",
-        hovertext=[[f"<b>block {row.block}, {escape(row.linear)}</b><br>{detail(row)}" if row else "" for row in line] for line in grid],
+        hovertext=[
+            [f"<b>block {row.block}, {escape(row.linear)}</b><br>{detail(row)}" if row else "" for row in line] for line in grid
+        ],
         hoverinfo="text",
         colorscale=scale,
         zmin=0,
@@ -206,7 +222,12 @@ def _figure(height: int, x: str, y: str = "") -> go.Figure:
             "font": {"family": "system-ui, sans-serif", "size": 12},
             "showlegend": False,
             "hovermode": "closest",
-            "hoverlabel": {"bgcolor": "#24292f", "bordercolor": "#24292f", "font": {"color": "#ffffff", "size": 12}, "align": "left"},
+            "hoverlabel": {
+                "bgcolor": "#24292f",
+                "bordercolor": "#24292f",
+                "font": {"color": "#ffffff", "size": 12},
+                "align": "left",
+            },
             "xaxis": {**axis, "title": {"text": x, "standoff": 10}},
             "yaxis": {**axis, "title": {"text": y, "standoff": 10}},
         }
@@ -214,7 +235,9 @@ def _figure(height: int, x: str, y: str = "") -> go.Figure:
 
 
 def _name_rows(figure: go.Figure, names: Sequence[str]) -> None:
-    figure.update_yaxes(tickvals=list(range(len(names))), ticktext=list(names), range=[-0.6, len(names) - 0.1], showgrid=False, ticks="")
+    figure.update_yaxes(
+        tickvals=list(range(len(names))), ticktext=list(names), range=[-0.6, len(names) - 0.1], showgrid=False, ticks=""
+    )
 
 
 def _rows_height(rows: int) -> int:

@@ -80,7 +80,13 @@ def _gain(cell: Cell, cells: Sequence[Cell]) -> str:
     kind = ", with no decomposition" if is_dense(cell) else ""
     speed = f"{cell.ratio.value:.2f}× (95 % interval {cell.ratio.low:.2f} to {cell.ratio.high:.2f}) of {cell.ratio.baseline}"
     lost = drop(cell, cells)
-    change = "top-1 not measured" if lost is None else f"{abs(100 * lost):.2f} points {'lower' if lost > 0 else 'higher'} top-1" if lost else "equal top-1"
+    change = (
+        "top-1 not measured"
+        if lost is None
+        else f"{abs(100 * lost):.2f} points {'lower' if lost > 0 else 'higher'} top-1"
+        if lost
+        else "equal top-1"
+    )
     return f"{cell.bundle} on {cell.runtime} at batch {cell.batch}{kind}: {speed}, {change}"
 
 
@@ -115,8 +121,18 @@ def controls(cells: Sequence[Cell]) -> tuple[Control, Control, Control]:
         Control(
             "Dense at the same precision",
             bool(dense) and not bare,
-            "no dense model was measured" if not dense else f"absent for {', '.join(bare)}" if bare else "beside every decomposed cell",
+            "no dense model was measured"
+            if not dense
+            else f"absent for {', '.join(bare)}"
+            if bare
+            else "beside every decomposed cell",
         ),
-        Control("Dense INT8", bool(int8), ", ".join(int8) or "no dense INT8 model was measured, so quantisation alone may do as well"),
-        Control("A smaller dense model", bool(smaller), ", ".join(smaller) or "none was measured, so a smaller model trained as usual may do as well"),
+        Control(
+            "Dense INT8", bool(int8), ", ".join(int8) or "no dense INT8 model was measured, so quantisation alone may do as well"
+        ),
+        Control(
+            "A smaller dense model",
+            bool(smaller),
+            ", ".join(smaller) or "none was measured, so a smaller model trained as usual may do as well",
+        ),
     )

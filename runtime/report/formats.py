@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from runtime.report import write_report
-from runtime.report.picture import write_picture
 from runtime.report.tables import to_csv, to_markdown
 from runtime.results import Cell
 from vitnla.common.errors import InputError, unknown_name
@@ -15,7 +14,7 @@ from vitnla.common.files import write_atomically
 
 
 def write(cells: Sequence[Cell], path: Path, form: str, title: str) -> None:
-    """Write `cells` to `path` as `html`, `md`, `csv`, `json` or `svg`.
+    """Write `cells` to `path` as `html`, `md`, `csv` or `json`.
 
     Raises:
         InputError: the form is unknown, there are no cells, or `path` cannot be written.
@@ -26,12 +25,10 @@ def write(cells: Sequence[Cell], path: Path, form: str, title: str) -> None:
         raise InputError("expected results to report, got none", "run vitdeploy bench first")
     if form == "html":
         write_report(cells, path, title)
-    elif form == "svg":
-        write_picture(cells, path)
     elif form in text:
         write_atomically(path, text[form](cells))
     else:
-        raise unknown_name("report format", form, ["html", "svg", *text])
+        raise unknown_name("report format", form, ["html", *text])
 
 
 def to_json(cells: Sequence[Cell]) -> str:

@@ -109,14 +109,24 @@ def view(section: Section) -> SectionView:
         rows=[Row(cell, is_baseline(cell, measured), marks.get(cell.key)) for cell in measured],
         baselines=sorted({cell.ratio.baseline for cell in measured if cell.ratio}),
         throughput=[_plot(panel.title, figures.throughput_figure(panel, style)) for panel in groups if plottable(panel.cells)],
-        latency=[_plot(panel.title, figures.latency_figure(panel, style)) for panel in groups if any(cell.samples_ms for cell in panel.cells)],
+        latency=[
+            _plot(panel.title, figures.latency_figure(panel, style))
+            for panel in groups
+            if any(cell.samples_ms for cell in panel.cells)
+        ],
         memory=list(_memory(measured, style)),
         layers=list(_layers(measured)),
         machine=machine_facts(section.machine),
         runtimes=runtime_facts(measured),
         commands=list(dict.fromkeys(cell.command for cell in section.cells)),
         controls=controls(section.cells),
-        off_axis=list(dict.fromkeys(f"{cell.bundle} ({percent(cell.top1)} %)" for panel in groups for cell in accuracy_axis(plottable(panel.cells)).below)),
+        off_axis=list(
+            dict.fromkeys(
+                f"{cell.bundle} ({percent(cell.top1)} %)"
+                for panel in groups
+                for cell in accuracy_axis(plottable(panel.cells)).below
+            )
+        ),
         warnings=_warnings(measured),
     )
 
@@ -139,10 +149,14 @@ def _memory(cells: Sequence[Cell], style: Style) -> Iterator[Plot]:
 
 
 def _layers(cells: Iterable[Cell]) -> Iterator[LayerMaps]:
-    decomposed = {cell.bundle: cell.layers for cell in cells if any(row.rank is not None or row.relative_error > 0 for row in cell.layers)}
+    decomposed = {
+        cell.bundle: cell.layers for cell in cells if any(row.rank is not None or row.relative_error > 0 for row in cell.layers)
+    }
     top = max((row.relative_error for rows in decomposed.values() for row in rows), default=1.0) or 1.0
     for bundle, rows in decomposed.items():
-        yield LayerMaps(bundle, _plot("rank", figures.rank_figure(rows)), _plot("relative output error", figures.error_figure(rows, top)))
+        yield LayerMaps(
+            bundle, _plot("rank", figures.rank_figure(rows)), _plot("relative output error", figures.error_figure(rows, top))
+        )
 
 
 def _plot(title: str, figure: go.Figure) -> Plot:

@@ -63,7 +63,11 @@ def style_of(cells: Sequence[Cell]) -> Style:
     """Assign colours and markers. Dense bundles are greys and earths, so that the baseline recedes; colours repeat beyond the palette."""
     bundles = {cell.bundle: is_dense(cell) for cell in cells}
     dense, decomposed = ([name for name, flag in bundles.items() if flag is wanted] for wanted in (True, False))
-    colors = {name: palette[i % len(palette)] for names, palette in ((dense, DENSE_COLORS), (decomposed, COLORS)) for i, name in enumerate(names)}
+    colors = {
+        name: palette[i % len(palette)]
+        for names, palette in ((dense, DENSE_COLORS), (decomposed, COLORS))
+        for i, name in enumerate(names)
+    }
     bare = Style({name: colors[name] for name in bundles}, {}, name_precision=len({cell.precision for cell in cells}) > 1)
     runtimes = dict.fromkeys(bare.runtime(cell) for cell in cells)
     return Style(bare.colors, {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(runtimes)}, bare.name_precision)

@@ -29,7 +29,9 @@ def _words(key: str, heading: str, value: Callable[[Cell], str]) -> Column:
     return Column(key, heading, value, value, numeric=False)
 
 
-def _number(key: str, heading: str, value: Callable[[Cell], float | None], text: Callable[[float | None], str] = significant) -> Column:
+def _number(
+    key: str, heading: str, value: Callable[[Cell], float | None], text: Callable[[float | None], str] = significant
+) -> Column:
     return Column(key, heading, lambda cell: text(value(cell)), value)
 
 

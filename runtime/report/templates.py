@@ -13,7 +13,12 @@ _FOLDER = Path(__file__).parent
 def render(template: str, **context: Any) -> str:
     """Fill the template of that file name in this folder. Values are escaped for HTML and XML."""
     environment = Environment(
-        loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     return environment.get_template(template).render(**context)
 

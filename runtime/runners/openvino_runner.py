@@ -92,5 +92,6 @@ class OpenVinoSession(Session):
             "threads": read("INFERENCE_NUM_THREADS"),
             "streams": read("NUM_STREAMS"),
             "performance_hint": read("PERFORMANCE_HINT"),
+            "batch": "dynamic",
             "io": "host arrays, input shared, output copied",
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -66,9 +67,7 @@ def find_engine(bundle: Bundle, flavor: Flavor, capability: tuple[int, int], bat
     fitting = [
         record
         for record in records
-        if record.runtime == flavor.name
-        and record.runs_on(capability)
-        and record.profile.min <= batch <= record.profile.max
+        if record.runtime == flavor.name and record.runs_on(capability) and record.profile.min <= batch <= record.profile.max
     ]
     if not fitting:
         wanted = f"SM{capability[0]}{capability[1]}"
@@ -102,7 +101,7 @@ class TrtSession(Session):
         manifest = bundle.manifest
         self._input, self._classes = manifest.input.name, len(manifest.labels)
         item = np.dtype(np.float32).itemsize
-        self._images = self._stream.allocate(record.profile.max * int(np.prod(self._shape)) * item)
+        self._images = self._stream.allocate(record.profile.max * math.prod(map(int, self._shape)) * item)
         self._logits = self._stream.allocate(record.profile.max * self._classes * item)
         self._context.set_tensor_address(self._input, self._images)
         self._context.set_tensor_address(manifest.output.name, self._logits)
@@ -111,7 +110,9 @@ class TrtSession(Session):
         profile = self._record.profile
         if not profile.min <= len(images) <= profile.max:
             hint = "export it again with a wider --batch MIN:OPT:MAX"
-            raise InputError(f"{self.runner}: the engine takes batches of {profile.min} to {profile.max}, got {len(images)}", hint)
+            raise InputError(
+                f"{self.runner}: the engine takes batches of {profile.min} to {profile.max}, got {len(images)}", hint
+            )
         self._context.set_input_shape(self._input, images.shape)
         self._stream.upload(np.ascontiguousarray(images), self._images)
         if not self._context.execute_async_v3(self._stream.handle):

@@ -66,7 +66,7 @@ def error_log(library: Any) -> tuple[Any, list[str]]:
     """A logger for a TensorRT library, and the list in which it collects errors; all else it drops."""
     errors: list[str] = []
 
-    class Log(library.ILogger):  # type: ignore[misc, name-defined]
+    class Log(library.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             library.ILogger.__init__(self)
 

@@ -30,15 +30,15 @@ class LayerOptions:
 
     Args:
         name: how errors call it.
-        energies: [min(out, in)] float64, descending: what the output loses with each direction that is cut.
-        importance: loss per unit of lost energy, in a unit that all linears share.
+        energies: [min(out, in)] float64, descending: squared singular values, which a share of the energy goes by.
+        losses: [min(out, in)] float64, not negative: what is lost with each direction, in a unit that all linears share.
     """
 
     name: str
     shape: tuple[int, int]
     tokens: int
     energies: NDArray[np.float64]
-    importance: float = 1.0
+    losses: NDArray[np.float64]
 
     @property
     def full_rank(self) -> int:
@@ -60,7 +60,7 @@ class LayerOptions:
 
     def choices(self, multiple: int) -> list[Choice]:
         """Every multiple of `multiple` that saves MACs, then dense: MACs rise and losses fall along the list."""
-        tails = self.importance * np.append(np.cumsum(self.energies[::-1])[::-1], 0.0)
+        tails = np.append(np.cumsum(self.losses[::-1])[::-1], 0.0)
         ranks = [rank for rank in range(multiple, self.full_rank + 1, multiple) if self.saves(rank)]
         low_rank = [Choice(rank, linear_macs(self.shape, rank, self.tokens), float(tails[rank])) for rank in ranks]
         return [*low_rank, Choice(None, self.dense_macs, 0.0)]

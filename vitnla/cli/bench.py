@@ -21,7 +21,9 @@ def bench(
     scenario: Annotated[str, typer.Option(help="single-stream times each call; offline only the whole.")] = "single-stream",
     duration: Annotated[float, typer.Option(help="Measured seconds per cell, over all rounds.")] = 5.0,
     rounds: Annotated[int, typer.Option(help="Interleaved slices of each cell's time.")] = 10,
-    baseline: Annotated[str | None, typer.Option(help="Bundle that others are compared with. Default: the first dense one.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="Bundle that others are compared with. Default: the first dense one.")
+    ] = None,
     provider: Provider = "cpu",
     threads: Threads = DEFAULT_THREADS,
     data: Annotated[str, typer.Option(help="Accuracy is measured on the test split of this data; none skips it.")] = "demo",

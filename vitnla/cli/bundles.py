@@ -15,10 +15,18 @@ if TYPE_CHECKING:
     from runtime.plan import Target
 
 ARTIFACTS = Path("artifacts")
-Bundles = Annotated[list[Path] | None, typer.Argument(help="Bundle folders. Default: all in artifacts/, with the dense demo made where it is missing.")]
-Runtimes = Annotated[list[str] | None, typer.Option("--runtime", help="Repeatable: ort, openvino, torch, torch-compile, trt, trt-rtx. Default: ort.")]
+Bundles = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Bundle folders. Default: all in artifacts/, with the dense demo made where it is missing."),
+]
+Runtimes = Annotated[
+    list[str] | None,
+    typer.Option("--runtime", help="Repeatable: ort, openvino, torch, torch-compile, trt, trt-rtx. Default: ort."),
+]
 Provider = Annotated[str, typer.Option(help="Execution provider of ONNX Runtime: cpu, cuda or tensorrt.")]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads, the same for every runtime. Default: all cores.", show_default=False)]
+Threads = Annotated[
+    int, typer.Option(min=1, help="CPU threads, the same for every runtime. Default: all cores.", show_default=False)
+]
 DEFAULT_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -32,7 +32,7 @@ def export(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: artifacts/MODEL-METHOD-SETTINGS.", rich_help_panel=_BUNDLE)] = None,
     force: Annotated[bool, typer.Option(help="Replace a bundle that is there.", rich_help_panel=_BUNDLE)] = False,
     engine: Annotated[str, typer.Option(help="none, trt or trt-rtx.", rich_help_panel=_ENGINE)] = "none",
-    capability: Annotated[str, typer.Option(help="GPU capabilities for trt-rtx, such as SM86,SM89.", rich_help_panel=_ENGINE)] = "CURRENT",
+    capability: Annotated[str, typer.Option(help="GPU capabilities for trt-rtx, such as SM86,SM89. Default: the library's own.", rich_help_panel=_ENGINE)] = "",
     engine_precision: Annotated[str, typer.Option(help="fp32, fp16 or both, separated by commas.", rich_help_panel=_ENGINE)] = "fp32,fp16",
     batch: Annotated[str, typer.Option(help="Batch sizes MIN:OPT:MAX of the engine.", rich_help_panel=_ENGINE)] = "1:16:64",
     json: Json = False,
@@ -43,7 +43,7 @@ def export(
 
     given = {"target_macs": target_macs, "rank": rank, "energy": energy, "weighting": weighting, "allocation": allocation}
     options = ExportOptions(
-        opset=opset, precision=precision, engine=engine, capabilities=tuple(capability.split(",")),
+        opset=opset, precision=precision, engine=engine, capabilities=tuple(filter(None, capability.split(","))),
         engine_precisions=tuple(engine_precision.split(",")), profile=batch, eval_images=eval_images,
         allow_parity_failure=allow_parity_failure, force=force,
     )  # fmt: skip

@@ -18,5 +18,10 @@ def methods(json: Json = False) -> None:
         return
     table = Table("method", "kind", "what it does", "settings", box=None)
     for method in known:
-        table.add_row(method.name, method.kind, method.summary, " ".join(f"--{name.replace('_', '-')}" for name in method.config.model_fields))
+        table.add_row(
+            method.name,
+            method.kind,
+            method.summary,
+            " ".join(f"--{name.replace('_', '-')}" for name in method.config.model_fields),
+        )
     Console().print(table)

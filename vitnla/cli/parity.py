@@ -15,7 +15,9 @@ def parity(
     runtime: Runtimes = None,
     provider: Provider = "cpu",
     threads: Threads = DEFAULT_THREADS,
-    data: Annotated[str, typer.Option(help="Accuracy is measured on the test split of this data; none checks the logits only.")] = "demo",
+    data: Annotated[
+        str, typer.Option(help="Accuracy is measured on the test split of this data; none checks the logits only.")
+    ] = "demo",
     eval_images: Annotated[int | None, typer.Option(min=1, help="Default: the whole test split.")] = None,
     json: Json = False,
 ) -> None:

@@ -12,7 +12,9 @@ from vitnla.cli.output import Json, emit
 
 def train(
     data: Annotated[str, typer.Option(help="Data SPEC with a train split, such as fashion-mnist:DIR.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Run folder; an interrupted run there is resumed.")] = Path("artifacts/train"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="Run folder; an interrupted run there is resumed.")] = Path(
+        "artifacts/train"
+    ),
     preset: Annotated[str, typer.Option(help="Model shape and schedule.")] = "demo",
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's number.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate, instead of the preset's.")] = None,
@@ -30,4 +32,11 @@ def train(
     with console_progress() as progress:
         result = train_on(load_data(data), chosen, output, progress)
     if json:
-        emit({"checkpoint": str(result.folder), "epochs": result.epochs, "validation_top1": result.validation_top1, "test_top1": result.test_top1})
+        emit(
+            {
+                "checkpoint": str(result.folder),
+                "epochs": result.epochs,
+                "validation_top1": result.validation_top1,
+                "test_top1": result.test_top1,
+            }
+        )

@@ -27,7 +27,9 @@ class Record(BaseModel):
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror or error}", "check the path") from error
         except ValidationError as error:
-            raise InputError(f"{path}: {first_complaint(error)}", "the file is damaged or of another version; write it again") from error
+            raise InputError(
+                f"{path}: {first_complaint(error)}", "the file is damaged or of another version; write it again"
+            ) from error
 
     def to_json(self) -> str:
         """The record as indented JSON, ending with a newline."""

@@ -21,9 +21,14 @@ class Split:
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype != np.uint8:
-            raise InputError(f"expected uint8 images [N, H, W, C], got {self.images.dtype} {self.images.shape}", "check the data files")
+            raise InputError(
+                f"expected uint8 images [N, H, W, C], got {self.images.dtype} {self.images.shape}", "check the data files"
+            )
         if len(self.images) != len(self.labels):
-            raise InputError(f"expected one label per image, got {len(self.images)} images and {len(self.labels)} labels", "check the data files")
+            raise InputError(
+                f"expected one label per image, got {len(self.images)} images and {len(self.labels)} labels",
+                "check the data files",
+            )
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -26,7 +26,9 @@ def load_fashion_mnist(folder: Path) -> Dataset:
     """
     images, labels = _read_pair(folder, "train")
     if len(labels) <= HELD_OUT + CALIBRATION:
-        raise InputError(f"{folder}: expected more than {HELD_OUT + CALIBRATION} training images, got {len(labels)}", "use the complete files")
+        raise InputError(
+            f"{folder}: expected more than {HELD_OUT + CALIBRATION} training images, got {len(labels)}", "use the complete files"
+        )
     fitted = len(labels) - HELD_OUT
     splits = {
         "train": Split(images[:fitted], labels[:fitted]),
@@ -41,9 +43,14 @@ def _read_pair(folder: Path, prefix: str) -> tuple[NDArray[np.uint8], NDArray[np
     images = read_idx(_find(folder, f"{prefix}-images-idx3-ubyte"))
     labels = read_idx(_find(folder, f"{prefix}-labels-idx1-ubyte"))
     if images.ndim != 3 or labels.ndim != 1:
-        raise InputError(f"{folder}: expected {prefix} images [N, H, W] and labels [N], got {images.shape} and {labels.shape}", "are the files swapped?")
+        raise InputError(
+            f"{folder}: expected {prefix} images [N, H, W] and labels [N], got {images.shape} and {labels.shape}",
+            "are the files swapped?",
+        )
     if labels.size and labels.max() >= len(LABELS):
-        raise InputError(f"{folder}: expected {prefix} labels below {len(LABELS)}, got {labels.max()}", "this is not Fashion-MNIST")
+        raise InputError(
+            f"{folder}: expected {prefix} labels below {len(LABELS)}, got {labels.max()}", "this is not Fashion-MNIST"
+        )
     return images[..., None], labels.astype(np.int64)
 
 
@@ -51,4 +58,7 @@ def _find(folder: Path, name: str) -> Path:
     for candidate in (folder / name, folder / f"{name}.gz"):
         if candidate.is_file():
             return candidate
-    raise InputError(f"no {name} or {name}.gz in {folder}", "on Debian: apt install dataset-fashion-mnist, then fashion-mnist:/usr/share/datasets/fashion-mnist")
+    raise InputError(
+        f"no {name} or {name}.gz in {folder}",
+        "on Debian: apt install dataset-fashion-mnist, then fashion-mnist:/usr/share/datasets/fashion-mnist",
+    )

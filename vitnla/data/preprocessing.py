@@ -28,7 +28,9 @@ class Preprocessing(Record):
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 [N, H, W, C] -> float32 [N, channels, image_size, image_size]; grey is repeated where colour is wanted."""
         if images.shape[-1] not in (1, self.channels):
-            raise InputError(f"expected images of {self.channels} channels, got {images.shape[-1]}", "choose data that fits the model")
+            raise InputError(
+                f"expected images of {self.channels} channels, got {images.shape[-1]}", "choose data that fits the model"
+            )
         if images.shape[1:3] != (self.image_size, self.image_size):
             images = _resize(images, self.image_size, self.interpolation)
         pixels = images.astype(np.float32).transpose(0, 3, 1, 2)

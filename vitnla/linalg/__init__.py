@@ -4,6 +4,7 @@ from vitnla.linalg.lowrank import (
     Factors,
     OutputBasis,
     bias_correction,
+    energies_along,
     output_basis,
     output_error,
     output_pca_factors,
@@ -15,6 +16,6 @@ from vitnla.linalg.lowrank import (
 )
 
 __all__ = [
-    "Factors", "OutputBasis", "bias_correction", "output_basis", "output_error", "output_pca_factors", "project",
-    "retained_energy", "svd_basis", "truncated_svd", "whitened_svd_factors",
+    "Factors", "OutputBasis", "bias_correction", "energies_along", "output_basis", "output_error", "output_pca_factors",
+    "project", "retained_energy", "svd_basis", "truncated_svd", "whitened_svd_factors",
 ]  # fmt: skip

@@ -91,6 +91,12 @@ def project(weight: Tensor, basis: OutputBasis, rank: int) -> Factors:
     return Factors(directions.to(weight.dtype), (directions.T @ weight.double()).to(weight.dtype))
 
 
+def energies_along(weight: Tensor, directions: Tensor, second_moment: Tensor) -> Tensor:
+    """E(qT W x)^2, [k] float64, for each column q of `directions`; cutting orthonormal ones loses exactly their sum."""
+    rows = directions.T @ _float64(weight, "weight")
+    return ((rows @ second_moment.double()) * rows).sum(1).clamp(min=0)
+
+
 def truncated_svd(weight: Tensor, rank: int) -> Factors:
     """The nearest matrix of a rank in the Frobenius norm (Eckart & Young); the loss is `svd_basis(...).energies[rank:].sum()`."""
     return project(weight, svd_basis(weight), rank)

@@ -14,7 +14,16 @@ from vitnla.allocation import LayerOptions, Rank, energy, knapsack, same_rank, u
 from vitnla.calibration.statistics import LinearStatistics, Statistics
 from vitnla.common.errors import InputError
 from vitnla.common.schema import Record
-from vitnla.linalg import OutputBasis, bias_correction, output_basis, output_error, project, retained_energy, svd_basis
+from vitnla.linalg import (
+    OutputBasis,
+    bias_correction,
+    energies_along,
+    output_basis,
+    output_error,
+    project,
+    retained_energy,
+    svd_basis,
+)
 from vitnla.methods.base import METHODS, Decomposition, Method
 from vitnla.methods.rows import layer_row
 from vitnla.methods.surgery import Key, LowRank, dense_linear, with_low_rank
@@ -78,7 +87,9 @@ def apply(model: VisionTransformer, statistics: Statistics | None, config: SvdCo
     moments = statistics.linears
     linears = {key: dense_linear(model, key) for key in model.linear_names()}
     bases = {key: _basis(linear.weight, moments[key], config.weighting) for key, linear in linears.items()}
-    options = [_options(model.config, key, bases[key], moments[key], config.weighting) for key in linears]
+    options = [
+        _options(model.config, key, linear.weight, bases[key], moments[key], config.weighting) for key, linear in linears.items()
+    ]
     ranks = dict(zip(linears, allocate(options, config), strict=True))
     replacements = {
         key: _low_rank(linears[key], bases[key], rank, moments[key], config.weighting)
@@ -107,17 +118,22 @@ def allocate(options: list[LayerOptions], config: SvdConfig) -> list[Rank]:
 def _basis(weight: Tensor, moments: LinearStatistics, weighting: Weighting) -> OutputBasis:
     if weighting == "none":
         return svd_basis(weight)
-    return output_basis(weight, moments.covariance if weighting == "centered" else moments.gram)
+    return output_basis(weight, _second_moment(moments, weighting))
+
+
+def _second_moment(moments: LinearStatistics, weighting: Weighting) -> Tensor:
+    """That of what is lost: of the deviations from the mean where the bias makes up for the mean."""
+    return moments.covariance if weighting == "centered" else moments.gram
 
 
 def _options(
-    config: ViTConfig, key: Key, basis: OutputBasis, moments: LinearStatistics, weighting: Weighting
+    config: ViTConfig, key: Key, weight: Tensor, basis: OutputBasis, moments: LinearStatistics, weighting: Weighting
 ) -> LayerOptions:
     block, name = key
     shape = config.blocks[block].linear_shapes(config.dim)[name]
-    # Energies of a bare weight become energies of outputs as if its inputs were isotropic.
-    unit = float(moments.gram.diagonal().mean()) if weighting == "none" else 1.0
-    return LayerOptions(f"block {block} {name}", shape, config.tokens, basis.energies.cpu().numpy(), unit * moments.sensitivity)
+    # What a cut direction costs is its output energy, also where the direction was chosen without looking at any input.
+    losses = moments.sensitivity * energies_along(weight, basis.directions, _second_moment(moments, weighting))
+    return LayerOptions(f"block {block} {name}", shape, config.tokens, basis.energies.cpu().numpy(), losses.cpu().numpy())
 
 
 def _low_rank(linear: nn.Linear, basis: OutputBasis, rank: int, moments: LinearStatistics, weighting: Weighting) -> LowRank:

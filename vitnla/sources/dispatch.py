@@ -17,6 +17,7 @@ from vitnla.sources.model import SourceModel
 ASSETS = Path(__file__).parent.parent / "assets"
 DEMO_MODEL = ASSETS / "demo-vit"
 
+
 def load_model(spec: str) -> SourceModel:
     """Load `demo`, `hf:FOLDER`, or a checkpoint or bundle folder.
 
@@ -33,7 +34,9 @@ def load_model(spec: str) -> SourceModel:
     if folder.is_dir():
         inside = folder / "checkpoint"  # a bundle carries the checkpoint that it was exported from
         return _load_folder(inside if inside.is_dir() else folder, spec)
-    raise InputError(f"unknown model '{spec}': no such folder", "expected demo, hf:FOLDER (DINOv2), or a checkpoint or bundle folder")
+    raise InputError(
+        f"unknown model '{spec}': no such folder", "expected demo, hf:FOLDER (DINOv2), or a checkpoint or bundle folder"
+    )
 
 
 def _load_folder(folder: Path, spec: str) -> SourceModel:
@@ -47,6 +50,8 @@ def _load_folder(folder: Path, spec: str) -> SourceModel:
             f"correct {PREPROCESSING}",
         )
     if len(labels) != model.config.classes:
-        raise InputError(f"{folder}: expected {model.config.classes} class names in {LABELS}, got {len(labels)}", f"correct {LABELS}")
+        raise InputError(
+            f"{folder}: expected {model.config.classes} class names in {LABELS}, got {len(labels)}", f"correct {LABELS}"
+        )
     digest = hashlib.sha256((sha256_file(folder / WEIGHTS) + model.config.to_json()).encode()).hexdigest()
     return SourceModel(spec, digest, model, preprocessing, labels)

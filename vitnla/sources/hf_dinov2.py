@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
+from pydantic import ConfigDict
 from torch import Tensor
 
 from vitnla.common.errors import InputError
 from vitnla.common.files import sha256_file
+from vitnla.common.schema import Record
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.model.checkpoint import CONFIG, WEIGHTS, build, read_tensors
 from vitnla.model.config import Activation, ViTConfig
@@ -21,9 +22,45 @@ SUPPORTED = ("dinov2",)
 _ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "quick_gelu": "quick_gelu", "relu": "relu",
 }  # fmt: skip
-Interpolation = Literal["nearest", "bilinear", "bicubic"]
-_RESAMPLE: dict[int, Interpolation] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
-"""Numbers of Pillow's filters."""
+_RESAMPLE: dict[int, Literal["nearest", "bilinear", "bicubic"]] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+"""Pillow's numbers of its filters."""
+
+
+class _Settings(Record):
+    """The settings that matter here, out of the many that transformers writes."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Architecture(_Settings):
+    model_type: str
+
+
+class _Dinov2(_Settings):
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    mlp_ratio: float
+    hidden_act: str
+    layer_norm_eps: float
+    image_size: int
+    patch_size: int
+    num_channels: int
+    id2label: dict[int, str]
+    use_swiglu_ffn: bool = False
+
+
+class _Processor(_Settings):
+    do_resize: bool
+    size: dict[str, int]
+    resample: int
+    do_center_crop: bool = False
+    crop_size: dict[str, int] | None = None
+    do_rescale: bool
+    rescale_factor: float
+    do_normalize: bool
+    image_mean: tuple[float, ...]
+    image_std: tuple[float, ...]
 
 
 def load_hf(folder: Path) -> SourceModel:
@@ -36,71 +73,46 @@ def load_hf(folder: Path) -> SourceModel:
         if not (folder / name).is_file():
             hint = f"expected a transformers folder with {CONFIG}, {WEIGHTS} and {PREPROCESSOR}"
             raise InputError(f"{folder} has no {name}", hint)
-    source = _read_json(folder / CONFIG)
-    _check_supported(folder, source)
-    try:
-        config = _vit_config(source)
-        labels = tuple(name for _, name in sorted((int(index), str(name)) for index, name in source["id2label"].items()))
-        preprocessing = _preprocessing(folder / PREPROCESSOR, _read_json(folder / PREPROCESSOR), config)
-    except KeyError as error:
-        hint = "save the model again with save_pretrained"
-        raise InputError(f"{folder}: expected a setting {error}, which is missing", hint) from error
-    tensors = _rename(read_tensors(folder / WEIGHTS), config, str(folder))
-    return SourceModel(f"hf:{folder}", sha256_file(folder / WEIGHTS), build(config, tensors, str(folder)), preprocessing, labels)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no readable JSON: {error}", "copy the file again") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a JSON object, got {type(content).__name__}", "copy the file again")
-    return content
-
-
-def _check_supported(folder: Path, source: dict[str, Any]) -> None:
-    """Refuse what the canonical model cannot express, before any weight is read."""
-    model_type = source.get("model_type")
+    model_type = _Architecture.read(folder / CONFIG).model_type
     if model_type not in SUPPORTED:
         hint = f"supported in the transformers format: {', '.join(SUPPORTED)}"
         raise InputError(f"{folder}: unsupported model_type '{model_type}'", hint)
-    unsupported = {
-        "use_swiglu_ffn true (a gated MLP)": bool(source.get("use_swiglu_ffn")),
-        f"hidden_act '{source.get('hidden_act')}'": source.get("hidden_act") not in _ACTIVATIONS,
-        "an image_size that is not one number (images must be square)": not isinstance(source.get("image_size"), int),
-        "a patch_size that is not one number (patches must be square)": not isinstance(source.get("patch_size"), int),
-    }
-    if found := [part for part, present in unsupported.items() if present]:
-        supported = f"supported: square images and patches, a plain MLP with {', '.join(_ACTIVATIONS)}"
-        raise InputError(f"{folder}: unsupported: {'; '.join(found)}", supported)
+    settings = _Dinov2.read(folder / CONFIG)
+    config = _vit_config(settings, str(folder))
+    preprocessing = _preprocessing(_Processor.read(folder / PREPROCESSOR), config.image_size, str(folder / PREPROCESSOR))
+    model = build(config, _rename(read_tensors(folder / WEIGHTS), config, str(folder)), str(folder))
+    labels = tuple(settings.id2label[index] for index in sorted(settings.id2label))
+    return SourceModel(f"hf:{folder}", sha256_file(folder / WEIGHTS), model, preprocessing, labels)
 
 
-def _vit_config(source: dict[str, Any]) -> ViTConfig:
+def _vit_config(settings: _Dinov2, origin: str) -> ViTConfig:
+    if settings.use_swiglu_ffn:
+        raise InputError(f"{origin}: unsupported use_swiglu_ffn true (a gated MLP)", "supported: use_swiglu_ffn false")
+    if settings.hidden_act not in _ACTIVATIONS:
+        raise InputError(f"{origin}: unsupported hidden_act '{settings.hidden_act}'", f"supported: {', '.join(_ACTIVATIONS)}")
     return ViTConfig.uniform(
-        image_size=source["image_size"], patch_size=source["patch_size"], channels=source["num_channels"],
-        classes=len(source["id2label"]), dim=source["hidden_size"], depth=source["num_hidden_layers"],
-        heads=source["num_attention_heads"], mlp_ratio=source["mlp_ratio"], pooling="cls+mean",
-        activation=_ACTIVATIONS[source["hidden_act"]], layer_scale=True, norm_eps=source["layer_norm_eps"],
+        image_size=settings.image_size, patch_size=settings.patch_size, channels=settings.num_channels,
+        classes=len(settings.id2label), dim=settings.hidden_size, depth=settings.num_hidden_layers,
+        heads=settings.num_attention_heads, mlp_ratio=settings.mlp_ratio, pooling="cls+mean",
+        activation=_ACTIVATIONS[settings.hidden_act], layer_scale=True, norm_eps=settings.layer_norm_eps,
     )  # fmt: skip
 
 
-def _preprocessing(path: Path, source: dict[str, Any], config: ViTConfig) -> Preprocessing:
+def _preprocessing(settings: _Processor, image_size: int, origin: str) -> Preprocessing:
     """What the image processor does, if that is a resize to the model's square, division by 255 and a normalisation."""
-    size = config.image_size
-    square = {"height": size, "width": size}
-    crop = source["crop_size"] if source.get("do_center_crop") else square
-    if not source["do_resize"] or source["size"] != square or crop != square:
-        hint = f"the model's position embeddings fit {size} x {size}; correct the processor, or resample them"
-        raise InputError(f"{path}: expected a resize to {size} x {size}, got size {source['size']}, crop to {crop}", hint)
-    if source["resample"] not in _RESAMPLE:
-        raise InputError(f"{path}: unsupported resample {source['resample']}", f"supported, as Pillow numbers them: {_RESAMPLE}")
-    if abs(source["rescale_factor"] * 255 - 1) > 1e-6 or not source["do_normalize"]:
-        raise InputError(f"{path}: unsupported scaling", "supported: rescale_factor 1/255, then do_normalize")
+    square = {"height": image_size, "width": image_size}
+    crop = settings.crop_size if settings.do_center_crop else square
+    if not settings.do_resize or settings.size != square or crop != square:
+        hint = f"the position embeddings are for {image_size} x {image_size}: correct the processor, or resample them"
+        found = f"size {settings.size}, crop to {crop}"
+        raise InputError(f"{origin}: expected a resize to {image_size} x {image_size}, got {found}", hint)
+    if settings.resample not in _RESAMPLE:
+        raise InputError(f"{origin}: unsupported resample {settings.resample}", f"supported: {_RESAMPLE}, by Pillow's numbers")
+    if not (settings.do_rescale and abs(settings.rescale_factor * 255 - 1) < 1e-6 and settings.do_normalize):
+        raise InputError(f"{origin}: unsupported scaling", "supported: rescale_factor 1/255, then do_normalize")
     return Preprocessing(
-        image_size=size, mean=tuple(source["image_mean"]), std=tuple(source["image_std"]),
-        interpolation=_RESAMPLE[source["resample"]],
-    )  # fmt: skip
+        image_size=image_size, mean=settings.image_mean, std=settings.image_std, interpolation=_RESAMPLE[settings.resample]
+    )
 
 
 def _rename(source: dict[str, Tensor], config: ViTConfig, origin: str) -> dict[str, Tensor]:
@@ -123,9 +135,10 @@ def _rename(source: dict[str, Tensor], config: ViTConfig, origin: str) -> dict[s
         old, new = f"dinov2.encoder.layer.{index}", f"blocks.{index}"
         parts = [f"{old}.attention.attention.{part}" for part in ("query", "key", "value")]
         tensors[f"{new}.attn.qkv.weight"] = torch.cat([take(f"{part}.weight") for part in parts])
-        has_bias = f"{parts[0]}.bias" in left
-        rows = block.linear_shapes(config.dim)["qkv"][0]
-        tensors[f"{new}.attn.qkv.bias"] = torch.cat([take(f"{part}.bias") for part in parts]) if has_bias else torch.zeros(rows)
+        if f"{parts[0]}.bias" in left:
+            tensors[f"{new}.attn.qkv.bias"] = torch.cat([take(f"{part}.bias") for part in parts])
+        else:  # qkv_bias false
+            tensors[f"{new}.attn.qkv.bias"] = torch.zeros(block.linear_shapes(config.dim)["qkv"][0])
         tensors |= pair(f"{old}.attention.output.dense", f"{new}.attn.proj")
         for name in ("norm1", "norm2", "mlp.fc1", "mlp.fc2"):
             tensors |= pair(f"{old}.{name}", f"{new}.{name}")

@@ -198,7 +198,10 @@ def _resume(
     state = RunState.model_validate_json(_metadata(path)["state"])
     for field in ("train", "model", "data"):
         if getattr(state, field) != getattr(fresh, field):
-            raise InputError(f"{folder} holds a run with other settings ({field} differs)", "give the same settings to resume, or another folder with -o")
+            raise InputError(
+                f"{folder} holds a run with other settings ({field} differs)",
+                "give the same settings to resume, or another folder with -o",
+            )
     model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")})
     device = next(model.parameters()).device
     average.tensors = {name[4:]: tensor.to(device) for name, tensor in tensors.items() if name.startswith("ema.")}

@@ -38,7 +38,15 @@ def train_on(data: Dataset, preset: Preset, folder: Path, progress: Progress) ->
     if height != width:
         raise InputError(f"expected square training images, got {height} x {width}", "resize the data set first")
     preprocessing = statistics_of(training)
-    train(preset.model(height, channels, len(data.labels)), preset.train, preprocessing, training, data.split("validation"), folder, progress)
+    train(
+        preset.model(height, channels, len(data.labels)),
+        preset.train,
+        preprocessing,
+        training,
+        data.split("validation"),
+        folder,
+        progress,
+    )
     write_description(folder, preprocessing, data.labels)
     test = data.split("test")
     device = default_device()

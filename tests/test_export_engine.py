@@ -1,0 +1,163 @@
+"""TensorRT engines: real ones, compiled by TensorRT for RTX without a GPU, and what is said where one cannot be."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import export.engine
+from export.engine import FP16_TOLERANCE, build_engines, plan_engines
+from export.storage import save_model
+from export.trace import trace
+from runtime.bundle import MODEL, Bundle, open_bundle
+from runtime.engines import EngineRecord
+from runtime.runners.base import Availability
+from runtime.runners.trt_flavor import RTX, TENSORRT, error_log
+from vitnla.common.errors import InputError, MissingDependencyError, VerdictError
+from vitnla.common.files import sha256_file
+from vitnla.methods import Decomposition
+
+needs_rtx = pytest.mark.skipif(not RTX.installed, reason="TensorRT for RTX is not installed")
+NO_GPU = Availability(False, "it needs an NVIDIA GPU, and no NVIDIA driver was found", "use a machine with an NVIDIA GPU")
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.runners.trt_flavor.cuda_availability", lambda: NO_GPU)
+    monkeypatch.setattr(export.engine, "cuda_availability", lambda: NO_GPU)
+
+
+@pytest.fixture
+def no_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith("tensorrt") else find(name))
+
+
+@pytest.fixture
+def folder(tiny_low_rank_bundle: Bundle, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_low_rank_bundle.folder, tmp_path / "bundle"))
+
+
+@needs_rtx
+class TestRealEngines:
+    def test_fp32_and_fp16_are_compiled_without_a_gpu(self, folder: Path) -> None:
+        plan = plan_engines("trt-rtx", ("SM89",), ("fp16", "fp32"), "1:4:8")
+        assert plan is not None
+        steps: list[str] = []
+        records = build_engines(folder, plan, steps.append)
+        assert [record.precision for record in records] == ["fp32", "fp16"]
+        assert len(steps) == 2
+        for record in records:
+            engine = folder / record.file
+            assert record.file == f"engines/trt-rtx-SM89-{record.precision}.engine"
+            assert EngineRecord.read(engine.with_suffix(".json")) == record
+            assert record.engine_sha256 == sha256_file(engine)
+            assert record.graph_sha256 == sha256_file(folder / MODEL)
+            assert record.engine_bytes == engine.stat().st_size > 100_000
+            assert record.layers > 50
+            assert str(record.profile) == "1:4:8"
+        single, half = records
+        assert single.graph_max_rel < 1e-5 < half.graph_max_rel < FP16_TOLERANCE
+        assert open_bundle(folder).engine_records() == (half, single)
+
+    def test_what_was_written_is_read_back(self, folder: Path) -> None:
+        plan = plan_engines("trt-rtx", ("SM86",), ("fp32",), "1:1:2")
+        assert plan is not None
+        record = build_engines(folder, plan)[0]
+        library = RTX.library()
+        assert record.library_version == library.__version__
+        content = (folder / record.file).read_bytes()
+        for part, complaint in ((content, "Cuda Runtime"), (content[:-1000], "Serialization"), (b"?" * 5000, "Serialization")):
+            log, errors = error_log(library)
+            # Without a GPU, reading a whole engine ends where its CUDA stream would be made, and a damaged one before.
+            if library.Runtime(log).deserialize_cuda_engine(part) is None:
+                assert complaint in errors[0]
+            else:
+                assert part is content
+
+    def test_by_default_an_engine_is_portable(self, folder: Path) -> None:
+        plan = plan_engines("trt-rtx", (), ("fp32",), "1:1:2")
+        assert plan is not None
+        assert build_engines(folder, plan)[0].capability == "portable"
+
+    def test_a_graph_that_is_refused_quotes_the_compiler(self, folder: Path, tiny_low_rank: Decomposition) -> None:
+        save_model(
+            trace(tiny_low_rank.model, 23), folder / MODEL
+        )  # one Attention node per block, which RTX has no fp32 kernel for
+        plan = plan_engines("trt-rtx", ("SM89",), ("fp32",), "1:1:2")
+        assert plan is not None
+        with pytest.raises(VerdictError, match=r"TensorRT for RTX could not compile the graph: .*[Aa]ttention") as caught:
+            build_engines(folder, plan)
+        assert "--opset 20" in caught.value.hint
+        assert not list(folder.glob("engines/*"))
+
+    def test_a_file_that_is_no_graph_is_refused(self, folder: Path) -> None:
+        (folder / "broken.onnx").write_bytes(b"\x08nothing")
+        with pytest.raises(VerdictError, match="TensorRT for RTX could not read the graph: "):
+            export.engine.compile_engine(
+                folder / "broken.onnx", RTX, "SM89", "fp32", export.engine.BatchProfile(min=1, opt=1, max=1)
+            )
+
+    def test_a_model_that_overflows_fp16_is_refused(self, folder: Path) -> None:
+        model = onnx.load(folder / MODEL)
+        bias = next(tensor for tensor in model.graph.initializer if list(tensor.dims) == [16])
+        bias.CopyFrom(onnx.numpy_helper.from_array(np.full(16, 1e6, np.float32), bias.name))
+        onnx.save(model, folder / MODEL)
+        plan = plan_engines("trt-rtx", ("SM89",), ("fp16",), "1:1:2")
+        assert plan is not None
+        with pytest.raises(VerdictError, match="in fp16 the logits differ"):
+            build_engines(folder, plan)
+
+    @pytest.mark.usefixtures("no_gpu")
+    def test_the_current_gpu_must_be_there(self) -> None:
+        with pytest.raises(MissingDependencyError, match="no NVIDIA driver") as caught:
+            plan_engines("trt-rtx", ("CURRENT",), ("fp32",), "1:1:2")
+        assert "--capability portable or SM75" in caught.value.hint
+
+
+class TestPlans:
+    def test_none_is_no_plan(self) -> None:
+        assert plan_engines("none", (), ("fp32",), "1:1:1") is None
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("trtexec", (), ("fp32",), "1:1:1"), "unknown engine 'trtexec'"),
+            (("trt-rtx", ("SM90",), ("fp32",), "1:1:1"), r"does not support SM90 \(H100, H200\)"),
+            (("trt-rtx", ("SM42",), ("fp32",), "1:1:1"), "unknown capability 'SM42'"),
+            (("trt", ("SM89",), ("fp32",), "1:1:1"), "compiles only for the GPU that is there"),
+            (("trt-rtx", ("SM89",), ("int4",), "1:1:1"), "unknown engine precision 'int4'"),
+            (("trt-rtx", ("SM89",), ("fp32",), "8:4:1"), "MIN <= OPT <= MAX, got '8:4:1'"),
+            (("trt-rtx", ("SM89",), ("fp32",), "0:1:1"), "got '0:1:1'"),
+            (("trt-rtx", ("SM89",), ("fp32",), "16"), "got '16'"),
+        ],
+    )
+    def test_bad_requests_say_what_was_expected(
+        self, arguments: tuple[str, tuple[str, ...], tuple[str, ...], str], message: str
+    ) -> None:
+        with pytest.raises(InputError, match=message):
+            plan_engines(*arguments)
+
+    @pytest.mark.usefixtures("no_gpu", "no_libraries")
+    def test_tensorrt_says_all_that_is_missing(self) -> None:
+        with pytest.raises(MissingDependencyError) as caught:
+            plan_engines("trt", (), ("fp32",), "1:1:1")
+        assert "TensorRT is not installed; it needs an NVIDIA GPU" in caught.value.message
+        assert "pip install 'vitdeploy[gpu]'" in caught.value.hint
+        assert caught.value.exit_code == 3
+
+    @pytest.mark.usefixtures("no_gpu", "no_libraries")
+    def test_rtx_needs_only_its_package_to_compile(self) -> None:
+        with pytest.raises(MissingDependencyError, match=r"TensorRT for RTX is not installed$") as caught:
+            plan_engines("trt-rtx", ("SM89",), ("fp32",), "1:1:1")
+        assert caught.value.hint == "pip install 'vitdeploy[rtx]'"
+
+    def test_the_flavours_differ_where_they_should(self) -> None:
+        assert (TENSORRT.name, RTX.name) == ("trt", "trt-rtx")
+        assert RTX.builds_without_gpu
+        assert not TENSORRT.builds_without_gpu

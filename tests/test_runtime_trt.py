@@ -1,0 +1,195 @@
+"""Choosing and running engines, on a stand-in for the library and the GPU: no test machine has them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import runtime.runners.trt as trt
+from runtime.bundle import Bundle
+from runtime.cuda import call, cuda_availability
+from runtime.engines import BatchProfile, EngineRecord
+from runtime.runners.base import Availability, RunOptions
+from runtime.runners.trt import TrtRtxRunner, TrtRunner, TrtSession, find_engine
+from runtime.runners.trt_flavor import RTX, Flavor
+from vitnla.common.errors import InputError, MissingDependencyError
+
+
+def record(capability: str = "SM89", precision: str = "fp32", runtime: str = "trt-rtx", largest: int = 8) -> EngineRecord:
+    return EngineRecord.model_validate(
+        {
+            "file": f"engines/{runtime}-{capability}-{precision}.engine", "runtime": runtime, "library_version": "1.0",
+            "capability": capability, "precision": precision, "profile": BatchProfile(min=1, opt=1, max=largest), "layers": 1,
+            "build_seconds": 1.0, "graph_sha256": "0", "graph_max_rel": 0.0, "engine_sha256": "0", "engine_bytes": 1,
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Bundle, tmp_path: Path) -> Bundle:
+    return Bundle(Path(shutil.copytree(tiny_bundle.folder, tmp_path / "bundle")), tiny_bundle.manifest)
+
+
+def add(bundle: Bundle, *records: EngineRecord) -> None:
+    for one in records:
+        path = bundle.folder / one.file
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bundle.model_path.read_bytes())
+        path.with_suffix(".json").write_text(one.to_json())
+
+
+@pytest.mark.parametrize(
+    ("capability", "gpu", "fits"),
+    [
+        ("SM89", (8, 9), True), ("SM89", (8, 6), False), ("SM120", (12, 0), True), ("portable", (8, 6), True),
+        ("portable", (12, 1), True), ("portable", (7, 5), False), ("portable", (9, 0), False), ("portable", (10, 0), False),
+    ],
+)  # fmt: skip
+def test_an_engine_runs_on_its_own_gpu(capability: str, gpu: tuple[int, int], fits: bool) -> None:
+    assert record(capability).runs_on(gpu) is fits
+
+
+def test_the_bundles_precision_and_the_very_gpu_go_first(bundle: Bundle) -> None:
+    add(bundle, record("portable"), record("SM89", "fp16"), record("SM89", runtime="trt"))
+    assert find_engine(bundle, RTX, (8, 9), 1) == record("portable")
+    add(bundle, record("SM89"))
+    assert find_engine(bundle, RTX, (8, 9), 1) == record("SM89")
+    assert find_engine(bundle, RTX, (8, 6), 1) == record("portable")
+
+
+def test_no_fitting_engine_lists_those_there_are(bundle: Bundle) -> None:
+    with pytest.raises(MissingDependencyError, match="engine for SM89 and batch 1; it holds no engine"):
+        find_engine(bundle, RTX, (8, 9), 1)
+    add(bundle, record("SM86"))
+    with pytest.raises(MissingDependencyError, match="it holds trt-rtx SM86 batch 1:1:8") as caught:
+        find_engine(bundle, RTX, (8, 9), 1)
+    assert "vitdeploy export --engine trt-rtx" in caught.value.hint
+    with pytest.raises(MissingDependencyError, match="batch 9"):
+        find_engine(bundle, RTX, (8, 6), 9)
+
+
+class Device:
+    """Device memory by address, and a library whose engines are ONNX files run on the CPU."""
+
+    __version__ = "1.0"
+
+    class ILogger:
+        """What the real one's subclasses rely on."""
+
+        class Severity:
+            ERROR, INTERNAL_ERROR = 1, 0
+
+    def __init__(self) -> None:
+        self.memory: dict[int, np.ndarray] = {}
+        self.handle, self.addresses, self.shape = 7, {}, ()
+        self.num_layers, self.device_memory_size_v2 = 3, 1 << 20
+        self.closed = False
+
+    # The library.
+    def Runtime(self, log: Any) -> Device:
+        return self
+
+    def deserialize_cuda_engine(self, content: bytes) -> Device | None:
+        if content == b"damaged":
+            return None
+        self.session = onnxruntime.InferenceSession(content)
+        return self
+
+    def create_execution_context(self) -> Device:
+        return self
+
+    def set_tensor_address(self, name: str, address: int) -> None:
+        self.addresses[name] = address
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def execute_async_v3(self, stream: int) -> bool:
+        images = self.memory[self.addresses["images"]]
+        assert (stream, images.shape) == (self.handle, self.shape)
+        self.memory[self.addresses["logits"]] = self.session.run(None, {"images": images})[0]
+        return True
+
+    # The stream.
+    def allocate(self, size: int) -> int:
+        self.memory[len(self.memory)] = np.empty(size, np.uint8)
+        return len(self.memory) - 1
+
+    def upload(self, source: np.ndarray, address: int) -> None:
+        assert source.nbytes <= self.memory[address].nbytes or address in self.addresses.values()
+        self.memory[address] = source.copy()
+
+    def download(self, address: int, shape: tuple[int, ...]) -> np.ndarray:
+        assert self.memory[address].shape == shape
+        return self.memory[address]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Device:
+    device = Device()
+    monkeypatch.setattr(Flavor, "library", lambda self: device)
+    monkeypatch.setattr(trt, "Stream", lambda: device)
+    monkeypatch.setattr(trt, "compute_capability", lambda: (8, 9))
+    monkeypatch.setattr(Flavor, "can_run", lambda self: Availability(True))
+    return device
+
+
+def test_a_session_moves_images_in_and_logits_out(bundle: Bundle, device: Device) -> None:
+    add(bundle, record())
+    session = TrtRtxRunner().load(bundle, RunOptions(threads=1, batch=8))
+    images, logits = bundle.reference()
+    for batch in (8, 1, 3):
+        np.testing.assert_allclose(session.run(images[:batch]), logits[:batch], atol=1e-4)
+    facts = session.facts()
+    assert (facts["engine"], facts["precision"], facts["engine_layers"]) == ("engines/trt-rtx-SM89-fp32.engine", "fp32", 3)
+    with pytest.raises(InputError, match="batches of 1 to 8, got 9"):
+        session.run(np.concatenate([images, images[:1]]))
+    session.close()
+    assert device.closed
+
+
+def test_an_engine_of_another_version_says_so(bundle: Bundle, device: Device) -> None:
+    add(bundle, record())
+    (bundle.folder / record().file).write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"built by TensorRT for RTX 1\.0, cannot be loaded by 1\.0"):
+        TrtSession("trt-rtx", bundle, RTX, record())
+
+
+def test_trt_takes_the_library_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    for installed, expected in (({"trt", "trt-rtx"}, "trt"), ({"trt-rtx"}, "trt-rtx"), (set(), "trt")):
+        monkeypatch.setattr(Flavor, "installed", property(lambda self, known=installed: self.name in known))
+        assert TrtRunner().flavor.name == expected
+        assert TrtRtxRunner().flavor is RTX
+
+
+@pytest.mark.skipif(cuda_availability().ok, reason="this machine has a GPU")
+@pytest.mark.parametrize("runner", [TrtRunner(), TrtRtxRunner()])
+def test_without_a_gpu_the_runners_explain_themselves(runner: TrtRunner, bundle: Bundle) -> None:
+    assert not runner.availability().ok
+    with pytest.raises(MissingDependencyError, match=f"runtime '{runner.name}' cannot run here: .*") as caught:
+        runner.load(bundle, RunOptions(threads=1))
+    assert "GPU" in caught.value.message
+    assert caught.value.hint
+
+
+def test_a_failed_cuda_call_is_an_error_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Error:
+        name = "cudaErrorMemoryAllocation"
+
+    class Cudart:
+        class cudaError_t:
+            cudaSuccess = "ok"
+
+    monkeypatch.setattr("runtime.cuda._cudart", lambda: Cudart)
+    assert call(("ok", 5)) == 5
+    assert call(("ok",)) is None
+    with pytest.raises(MissingDependencyError, match="cudaErrorMemoryAllocation"):
+        call((Error(), None))
