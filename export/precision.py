@@ -7,8 +7,8 @@ import copy
 import onnx
 
 _FP32_OPERATORS = ("LayerNormalization",)
-"""Stay in fp32: they sum squares of the residual stream, whose outlier channels overflow fp16 in trained ViTs. Softmax does not
-stay: its inputs are scaled before the product, and casts around it would keep compilers from fusing the attention."""
+"""Stay in fp32: they square the residual stream, and one outlier channel above 256 overflows fp16. Softmax does not stay: its
+inputs are scaled before the product, so they are small, and casts around it would stand in the way of fused attention."""
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from vitnla.common.errors import InputError
 from vitnla.common.measures import Accuracy, Cost, LayerRow
@@ -76,9 +76,9 @@ class Cell(Record):
     export_accuracy: Accuracy | None = None
     layers: tuple[LayerRow, ...] = ()
     ratio: Ratio | None = None
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = Field(default_factory=dict)
     """What the runtime really used."""
-    machine: dict[str, Any] = {}
+    machine: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def key(self) -> str:

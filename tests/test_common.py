@@ -51,9 +51,14 @@ def test_interrupted_folder_leaves_what_was_there(tmp_path: Path, error: type[Ba
     destination = tmp_path / "bundle"
     with atomic_folder(destination) as scratch:
         (scratch / "file").write_text("old")
-    with pytest.raises(error), atomic_folder(destination, replace=True) as scratch:
-        (scratch / "file").write_text("half")
-        raise error
+
+    def write_half() -> None:
+        with atomic_folder(destination, replace=True) as scratch:
+            (scratch / "file").write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
     assert (destination / "file").read_text() == "old"
     assert [item.name for item in tmp_path.iterdir()] == ["bundle"]
 

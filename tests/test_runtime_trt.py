@@ -16,7 +16,7 @@ from runtime.cuda import call, cuda_availability
 from runtime.engines import BatchProfile, EngineRecord
 from runtime.runners.base import Availability, RunOptions
 from runtime.runners.trt import TrtRtxRunner, TrtRunner, TrtSession, find_engine
-from runtime.runners.trt_flavor import RTX, Flavor
+from runtime.runners.trt_flavor import RTX, TENSORRT, Flavor
 from vitnla.common.errors import InputError, MissingDependencyError
 
 
@@ -176,8 +176,15 @@ def test_without_a_gpu_the_runners_explain_themselves(runner: TrtRunner, bundle:
     assert not runner.availability().ok
     with pytest.raises(MissingDependencyError, match=f"runtime '{runner.name}' cannot run here: .*") as caught:
         runner.load(bundle, RunOptions(threads=1))
-    assert "GPU" in caught.value.message
-    assert caught.value.hint
+    assert "it needs an NVIDIA GPU" in caught.value.message
+    assert "use a machine with an NVIDIA GPU" in caught.value.hint
+
+
+@pytest.mark.skipif(cuda_availability().ok or TENSORRT.installed, reason="TensorRT or a GPU is here")
+def test_trt_says_what_to_install_also_where_only_rtx_is_there() -> None:
+    found = TrtRunner().availability()
+    assert found.reason.startswith("TensorRT is not installed; it needs an NVIDIA GPU")
+    assert found.remedy.startswith("pip install 'vitdeploy[gpu]'")
 
 
 def test_a_failed_cuda_call_is_an_error_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

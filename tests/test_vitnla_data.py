@@ -63,7 +63,7 @@ def test_bad_idx_says_what_is_wrong(tmp_path: Path, name: str, content: bytes, c
 
 
 def test_missing_idx_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot read .*nothing"):
+    with pytest.raises(InputError, match=r"cannot read .*nothing"):
         read_idx(tmp_path / "nothing")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def test_data_without_a_train_split_is_refused(tmp_path: Path) -> None:
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(InputError, match="lr: .*greater than 0.*got -1"):
+    with pytest.raises(InputError, match=r"lr: .*greater than 0.*got -1"):
         PRESET.with_training(lr=-1)
 
 
@@ -109,7 +110,7 @@ def test_learning_rate_warms_up_and_decays() -> None:
     assert max(rates) == pytest.approx(1.0)
     assert rates.index(max(rates)) == 20
     assert rates[-1] == pytest.approx(0.01)
-    assert all(a >= b for a, b in zip(rates[20:], rates[21:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[20:]))
 
 
 def test_mimetic_start_is_near_the_identities() -> None:

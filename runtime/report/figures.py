@@ -106,7 +106,8 @@ def thin(samples: np.ndarray, limit: int) -> np.ndarray:
     ordered = np.sort(samples)
     if len(ordered) <= limit:
         return ordered
-    return ordered[np.linspace(0, len(ordered) - 1, limit).round().astype(int)]
+    picked: np.ndarray = ordered[np.linspace(0, len(ordered) - 1, limit).round().astype(int)]
+    return picked
 
 
 def memory_figure(panel: Panel, style: Style) -> go.Figure:

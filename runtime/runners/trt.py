@@ -26,8 +26,9 @@ class TrtRunner:
         return RTX if RTX.installed and not TENSORRT.installed else TENSORRT
 
     def availability(self) -> Availability:
-        """Whether the library, a driver and a GPU are there."""
-        return self.flavor.can_run()
+        """Whether a library, a driver and a GPU are there; if not, what TensorRT itself would need."""
+        found = self.flavor.can_run()
+        return found if found.ok else TENSORRT.can_run()
 
     def imports(self) -> None:
         """Import the library."""
@@ -53,6 +54,10 @@ class TrtRtxRunner(TrtRunner):
     def flavor(self) -> Flavor:
         """TensorRT for RTX."""
         return RTX
+
+    def availability(self) -> Availability:
+        """Whether TensorRT for RTX, a driver and a GPU are there."""
+        return RTX.can_run()
 
 
 def find_engine(bundle: Bundle, flavor: Flavor, capability: tuple[int, int], batch: int) -> EngineRecord:

@@ -62,7 +62,7 @@ def atomic_folder(destination: Path, *, replace: bool = False) -> Iterator[Path]
     Raises:
         InputError: `destination` exists and `replace` is false, or it cannot be written.
     """
-    destination = Path(os.path.abspath(destination))
+    destination = Path.cwd() / destination  # `tempfile` needs a parent that stays put
     check_free(destination, replace=replace)
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)

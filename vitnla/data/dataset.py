@@ -40,8 +40,8 @@ class Split:
     def fingerprint(self) -> str:
         """Hash of the pixels and labels: the key under which results about this split are cached."""
         digest = hashlib.sha256(repr(self.images.shape).encode())
-        digest.update(np.ascontiguousarray(self.images))
-        digest.update(np.ascontiguousarray(self.labels))
+        digest.update(np.ascontiguousarray(self.images).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()
 
 

@@ -37,7 +37,8 @@ class VisionTransformer(nn.Module):
         """Images [B, C, H, W] -> tokens [B, prefix + patches, dim], positions added."""
         patches = self.patch_embed(images).flatten(2).transpose(1, 2)
         if self.prefix is None:
-            return patches + self.pos_embed
+            positioned: Tensor = patches + self.pos_embed
+            return positioned
         first = self.config.prefix_tokens
         prefix = (self.prefix + self.pos_embed[:first]).expand(images.shape[0], -1, -1)
         return torch.cat([prefix, patches + self.pos_embed[first:]], dim=1)

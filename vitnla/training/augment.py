@@ -34,7 +34,7 @@ def drop_tokens(tokens: Tensor, prefix: int, keep: float, generator: torch.Gener
 
 
 def _shift(images: Tensor, reach: int, generator: torch.Generator) -> Tensor:
-    batch, channels, height, width = images.shape
+    batch, _, height, width = images.shape
     low = images.amin().item()
     padded = F.pad(images, (reach,) * 4, value=low)
     offset = torch.randint(0, 2 * reach + 1, (2, batch, 1), generator=generator, device=images.device)

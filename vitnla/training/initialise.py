@@ -30,8 +30,9 @@ def new_model(config: ViTConfig, seed: int) -> VisionTransformer:
         model.pos_embed[config.prefix_tokens :] = sine_cosine_positions(config.image_size // config.patch_size, dim)
         for block, shape in enumerate(config.blocks):
             qkv, proj = model.linear(block, "qkv"), model.linear(block, "proj")
-            assert isinstance(qkv, nn.Linear) and isinstance(proj, nn.Linear)
-            q, k, v = qkv.weight.split([shape.heads * shape.qk_dim] * 2 + [shape.heads * shape.v_dim])
+            assert isinstance(qkv, nn.Linear)
+            assert isinstance(proj, nn.Linear)
+            q, k, v = torch.split(qkv.weight, [shape.heads * shape.qk_dim] * 2 + [shape.heads * shape.v_dim])
             for head in range(shape.heads):
                 rows = slice(head * shape.qk_dim, (head + 1) * shape.qk_dim)
                 left, right = _factor(_near_identity(dim, 0.7, 0.7, generator), shape.qk_dim)
@@ -48,11 +49,13 @@ def sine_cosine_positions(side: int, dim: int) -> Tensor:
     row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     angles = [axis.reshape(-1, 1) * frequencies for axis in (row, column)]
     table = torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1)
-    return nn.functional.pad(table, (0, dim - table.shape[1]))
+    padded: Tensor = nn.functional.pad(table, (0, dim - table.shape[1]))
+    return padded
 
 
 def _near_identity(dim: int, noise: float, identity: float, generator: torch.Generator) -> Tensor:
-    return noise * torch.randn(dim, dim, generator=generator) * dim**-0.5 + identity * torch.eye(dim)
+    matrix: Tensor = noise * torch.randn(dim, dim, generator=generator) * dim**-0.5 + identity * torch.eye(dim)
+    return matrix
 
 
 def _factor(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:

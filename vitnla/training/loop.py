@@ -147,7 +147,7 @@ def _train_epoch(
             tokens = drop_tokens(model.embed(augment(images[batch], config, generator)), prefix, keep, generator)
             logits = model.classify(model.encode(tokens))
             loss = F.cross_entropy(logits.float(), labels[batch], label_smoothing=config.label_smoothing)
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
