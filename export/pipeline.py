@@ -101,7 +101,7 @@ def export_bundle(
         VerdictError: the graph lost something that it must keep, or its logits are not torch's.
         MissingDependencyError: the engine's compiler is absent.
     """
-    split, plan = _check(source, data, options, destination)
+    split, plan = check_export(source, data, options, destination)
     model, config = decomposition.model, decomposition.model.config
     with atomic_folder(destination, replace=options.force) as folder:
         fields = key_fields(source, config, method, version("vitdeploy"))
@@ -134,7 +134,9 @@ def export_bundle(
     return open_bundle(destination)
 
 
-def _check(source: SourceModel, data: Dataset, options: ExportOptions, destination: Path) -> tuple[Split, EnginePlan | None]:
+def check_export(
+    source: SourceModel, data: Dataset, options: ExportOptions, destination: Path
+) -> tuple[Split, EnginePlan | None]:
     """Refuse, before the long work, what would fail after it; return the images to evaluate on and the engines to compile."""
     check_opset(options.opset)
     if options.precision != "fp32":

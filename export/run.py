@@ -9,12 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from export.pipeline import ExportOptions, export_bundle
+from export.pipeline import ExportOptions, check_export, export_bundle
 from runtime.bundle import Bundle
 from vitnla.calibration.cached import cached_statistics
 from vitnla.calibration.statistics import Statistics
 from vitnla.common.errors import InputError
-from vitnla.common.files import check_free
 from vitnla.common.schema import Record, first_complaint
 from vitnla.data.dataset import Dataset
 from vitnla.data.dispatch import load_data
@@ -51,9 +50,9 @@ def export_model(request: ExportRequest, on_step: Callable[[str], None]) -> Bund
     config = make_config(method, request.settings)
     source = load_model(request.model)
     destination = request.output or Path("artifacts") / default_name(request.model, method, config)
-    check_free(destination, replace=request.options.force)
     on_step(f"loading data {request.data}")
     data = load_data(request.data)
+    check_export(source, data, request.options, destination)
     statistics = _calibrate(source, data, request.calibration_images, on_step) if method.needs_statistics(config) else None
     on_step(f"decomposing by {method.name}")
     decomposition = method.apply(source.model, statistics, config)

@@ -42,8 +42,9 @@ def bench(
     from vitnla.cli.evaluation import load_evaluation
 
     chosen = targets(runtime, provider)
+    batches, kind = integers(batch, "batch size"), scenario_named(scenario)  # before a missing bundle is made
     plan = BenchPlan(
-        open_bundles(bundles), chosen, integers(batch, "batch size"), threads, scenario_named(scenario), duration,
+        open_bundles(bundles), chosen, batches, threads, kind, duration,
         rounds=rounds, baseline=baseline, timeout_s=timeout,
     )  # fmt: skip
     evaluation = None if data == "none" else load_evaluation(data, count=eval_images)
