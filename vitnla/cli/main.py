@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from vitnla.cli import bench, doctor, export, methods, parity, report, train
 from vitnla.common.errors import VitDeployError
@@ -17,7 +17,7 @@ app = typer.Typer(
 for module in (export, bench, parity, train, report, doctor, methods):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 
-INTERRUPTED = 130
+BAD_USE, INTERRUPTED = 2, 130
 
 
 @app.callback()
@@ -31,16 +31,19 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in arguments
     words = [word for word in arguments if word != "--debug"]
     try:
-        sys.exit(app(words, standalone_mode=False))
+        code = app(words, standalone_mode=False)
+        if code == INTERRUPTED:  # how Typer hands on a Ctrl-C
+            raise KeyboardInterrupt
+        sys.exit(code)
     except VitDeployError as error:
         if debug:
             raise
         _complain(error.message, error.hint)
         sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except TyperException as error:
+        _complain(str(error), "see vitdeploy --help")
+        sys.exit(BAD_USE)
+    except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted; nothing half-written was left", "")
         sys.exit(INTERRUPTED)
 
