@@ -70,8 +70,8 @@ def make_config(method: Method[Any], settings: Mapping[str, Any]) -> Record:
     """
     for name in settings:
         if name not in method.config.model_fields:
-            takes = ", ".join(f"--{field.replace('_', '-')}" for field in method.config.model_fields) or "no settings"
-            raise InputError(f"method '{method.name}' has no --{name.replace('_', '-')}", f"it takes {takes}")
+            takes = ", ".join(method.config.model_fields) or "no settings"
+            raise InputError(f"method '{method.name}' has no setting '{name}'", f"it takes {takes}; see vitdeploy methods")
     try:
         config: Record = method.config.model_validate(dict(settings))
     except ValidationError as error:

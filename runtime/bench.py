@@ -14,7 +14,6 @@ from runtime.evaluation import Evaluation, evaluate
 from runtime.machine import machine_facts
 from runtime.plan import BenchPlan, Target
 from runtime.results import Cell
-from runtime.runners.registry import runner
 from runtime.worker_client import Worker
 from vitnla.common.errors import InputError, MissingDependencyError, VitDeployError
 
@@ -73,7 +72,7 @@ class _Bench:
 
     def load(self, stack: contextlib.ExitStack) -> None:
         """Start a worker per cell that can run, load it and warm it up."""
-        unavailable = {target: _unavailable(target) for target in self._plan.targets}
+        unavailable = {target: target.unavailable() for target in self._plan.targets}
         for one in self.cells:
             one.error = unavailable[one.case.target]
         self._stop_if_nothing_can_run()
@@ -136,11 +135,3 @@ class _Bench:
         first = errors[0]
         if first is not None and all(isinstance(error, (MissingDependencyError, InputError)) for error in errors):
             raise first
-
-
-def _unavailable(target: Target) -> MissingDependencyError | None:
-    try:
-        runner(target.runtime).availability().require(target.runtime)
-    except MissingDependencyError as error:
-        return error
-    return None

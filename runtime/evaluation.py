@@ -21,12 +21,13 @@ class Evaluation:
     """A labelled split. `runtime` knows no data sets: whoever calls it brings the images, preprocessed as a bundle wants them.
 
     Args:
-        fingerprint: of the images and labels, as `manifest.accuracy.fingerprint` has it.
+        fingerprint: of the first so many images and labels of the split, as `manifest.accuracy.fingerprint` has it. The
+            split may hold more than the N that are run, so that predictions for more or fewer images are still known.
         labels: [N].
         batches: gives the N images in order, as batches [B, C, H, W] of any size, for one bundle's `manifest.preprocessing`.
     """
 
-    fingerprint: str
+    fingerprint: Callable[[int], str]
     labels: Classes
     batches: Callable[[Bundle], Iterable[Images]]
 
@@ -56,8 +57,9 @@ def evaluate(infer: Callable[[Images], Logits], bundle: Bundle, evaluation: Eval
     if not len(predicted) or len(predicted) != len(evaluation.labels):
         found = f"{len(predicted)} images and {len(evaluation.labels)} labels"
         raise InputError(f"expected one image per label, got {found}", "check the evaluation data")
-    if evaluation.fingerprint == bundle.manifest.accuracy.fingerprint:
-        return score(predicted, evaluation.labels, bundle.dense_predictions())
+    known = bundle.manifest.accuracy
+    if len(predicted) <= known.images and evaluation.fingerprint(known.images) == known.fingerprint:
+        return score(predicted, evaluation.labels, bundle.dense_predictions()[: len(predicted)])
     reason = "agreement is not known: the bundle holds the dense model's predictions for other images than these"
     return score(predicted, evaluation.labels, None, (reason,))
 

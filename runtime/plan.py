@@ -10,7 +10,8 @@ from typing import get_args
 from runtime.bundle import Bundle
 from runtime.results import Scenario
 from runtime.runners.base import Hint, RunOptions
-from vitnla.common.errors import InputError, unknown_name
+from runtime.runners.registry import runner
+from vitnla.common.errors import InputError, MissingDependencyError, unknown_name
 
 
 def scenario_named(name: str) -> Scenario:
@@ -37,6 +38,14 @@ class Target:
     def label(self) -> str:
         """How tables call it: `ort`, `ort:cuda`."""
         return self.runtime if self.provider == "cpu" else f"{self.runtime}:{self.provider}"
+
+    def unavailable(self) -> MissingDependencyError | None:
+        """Why the runtime cannot run here, or None where it can."""
+        try:
+            runner(self.runtime).availability().require(self.runtime)
+        except MissingDependencyError as error:
+            return error
+        return None
 
 
 @dataclass(frozen=True)

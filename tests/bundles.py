@@ -27,4 +27,4 @@ def agreeing_evaluation(bundle: Bundle, data: Dataset) -> Evaluation:
     labels = bundle.dense_predictions().copy()
     labels[:WRONG] = (labels[:WRONG] + 1) % len(bundle.manifest.labels)
     images = Preprocessing.model_validate(bundle.manifest.preprocessing)(data.split("test").images)
-    return Evaluation(bundle.manifest.accuracy.fingerprint, labels, lambda _: np.array_split(images, 3))
+    return Evaluation(lambda first: bundle.manifest.accuracy.fingerprint, labels, lambda _: np.array_split(images, 3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -69,10 +70,19 @@ def test_accuracy_and_agreement_are_those_of_the_runtime(tiny_bundle: Bundle, ti
 
 
 def test_agreement_needs_the_same_images(tiny_bundle: Bundle, tiny_data: Dataset, fake_runners: list[str]) -> None:
-    (found,) = run_bench(plan(tiny_bundle), replace(agreeing_evaluation(tiny_bundle, tiny_data), fingerprint="others"))
+    (found,) = run_bench(
+        plan(tiny_bundle), replace(agreeing_evaluation(tiny_bundle, tiny_data), fingerprint=lambda first: "others")
+    )
     assert found.top1 is not None
     assert found.agreement is None
     assert any("agreement is not known" in warning for warning in found.warnings)
+
+
+def test_agreement_is_known_for_the_first_images_of_what_the_export_saw(tiny_bundle: Bundle, tiny_data: Dataset) -> None:
+    whole = agreeing_evaluation(tiny_bundle, tiny_data)
+    first = replace(whole, labels=whole.labels[:7], batches=lambda bundle: [np.concatenate(list(whole.batches(bundle)))[:7]])
+    (found,) = run_bench(plan(tiny_bundle, runtimes=("ort",)), first)
+    assert (found.accuracy_images, found.agreement) == (7, 1.0)
 
 
 def test_offline_has_throughput_and_no_latency(tiny_bundle: Bundle, fake_runners: list[str]) -> None:

@@ -31,14 +31,14 @@ DEFAULT_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity
 
 
 def targets(runtimes: list[str] | None, provider: str) -> tuple[Target, ...]:
-    """The runtimes named, each once; unknown names and providers are refused."""
+    """The runtimes named, each once. Refused before long work: an unknown name, and where not one of them can run here."""
     from runtime.plan import Target
-    from runtime.runners.registry import runner
 
-    names = tuple(dict.fromkeys(runtimes or ["ort"]))
-    for name in names:
-        runner(name)
-    return tuple(Target(name, provider if name == "ort" else "cpu") for name in names)
+    chosen = tuple(Target(name, provider if name == "ort" else "cpu") for name in dict.fromkeys(runtimes or ["ort"]))
+    reasons = [target.unavailable() for target in chosen]
+    if reasons[0] is not None and all(reasons):
+        raise reasons[0]
+    return chosen
 
 
 def open_bundles(folders: list[Path] | None) -> tuple[Bundle, ...]:

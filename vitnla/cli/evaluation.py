@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,12 +20,12 @@ def load_evaluation(spec: str, split: str = "test", count: int | None = None) ->
     from vitnla.data.dispatch import load_data
     from vitnla.data.preprocessing import Preprocessing
 
-    chosen = load_data(spec).split(split)
-    chosen = chosen.head(count) if count else chosen
+    whole = load_data(spec).split(split)
+    chosen = whole.head(count) if count else whole
 
     def batches(bundle: Bundle) -> Iterator[Images]:
         preprocess = Preprocessing.model_validate(bundle.manifest.preprocessing)
         for start in range(0, len(chosen), _BATCH):
             yield preprocess(chosen.images[start : start + _BATCH])
 
-    return Evaluation(chosen.fingerprint(), chosen.labels, batches)
+    return Evaluation(cache(lambda first: whole.head(first).fingerprint()), chosen.labels, batches)

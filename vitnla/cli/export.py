@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitnla.cli.output import Json, command_line, emit, say, status
+from vitnla.cli.output import Json, assignments, command_line, emit, say, status
 
 if TYPE_CHECKING:
     from runtime.bundle import Bundle
@@ -23,6 +23,7 @@ def export(
     energy: Annotated[float | None, typer.Option(help="Share of the squared spectrum to keep, in (0, 1].", rich_help_panel=_METHOD)] = None,
     weighting: Annotated[str | None, typer.Option(help="none, gram or centered.", rich_help_panel=_METHOD)] = None,
     allocation: Annotated[str | None, typer.Option(help="uniform or knapsack, for --target-macs.", rich_help_panel=_METHOD)] = None,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, any other setting of the method; repeatable.", rich_help_panel=_METHOD)] = None,
     data: Annotated[str, typer.Option(help="demo or fashion-mnist:DIR; calibration and test images.", rich_help_panel=_CHECK)] = "demo",
     calibration_images: Annotated[int | None, typer.Option(min=1, help="Default: the whole split.", rich_help_panel=_CHECK)] = None,
     eval_images: Annotated[int | None, typer.Option(min=1, help="Default: the whole test split.", rich_help_panel=_CHECK)] = None,
@@ -47,7 +48,7 @@ def export(
         engine_precisions=tuple(engine_precision.split(",")), profile=batch, eval_images=eval_images,
         allow_parity_failure=allow_parity_failure, force=force,
     )  # fmt: skip
-    settings = {name: value for name, value in given.items() if value is not None}
+    settings = {name: value for name, value in given.items() if value is not None} | assignments(setting or ())
     request = ExportRequest(model, data, method, settings, output, options, command_line(), calibration_images)
     with status() as on_step:
         bundle = export_model(request, on_step)

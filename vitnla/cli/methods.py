@@ -16,12 +16,12 @@ def methods(json: Json = False) -> None:
     if json:
         emit({"methods": [{"name": method.name, "kind": method.kind, "summary": method.summary} for method in known]})
         return
-    table = Table("method", "kind", "what it does", "settings", box=None)
+    table = Table("method", "kind", "what it does", "settings (--set NAME=VALUE)", box=None)
     for method in known:
         table.add_row(
             method.name,
             method.kind,
             method.summary,
-            " ".join(f"--{name.replace('_', '-')}" for name in method.config.model_fields),
+            " ".join(method.config.model_fields),
         )
     Console().print(table)

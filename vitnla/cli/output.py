@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -65,6 +65,18 @@ def bar(description: str) -> Iterator[Callable[[int, int, str], None]]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(description, total=None)
         yield lambda done, total, item: progress.update(task, completed=done, total=total, description=f"{description}: {item}")
+
+
+def assignments(words: Iterable[str]) -> dict[str, str]:
+    """`NAME=VALUE` words as a mapping; names may be written with hyphens.
+
+    Raises:
+        InputError: a word holds no `=`.
+    """
+    pairs = [word.partition("=") for word in words]
+    if broken := [name for name, equals, _ in pairs if not equals]:
+        raise InputError(f"--set: expected NAME=VALUE, got '{broken[0]}'", "such as --set rank_multiple=16")
+    return {name.strip().replace("-", "_"): value.strip() for name, _, value in pairs}
 
 
 def integers(text: str, what: str) -> tuple[int, ...]:

@@ -1,0 +1,95 @@
+"""Images that stay on disk until they are asked for: what a data set of photographs needs instead of one array."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitnla.common.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Resampling
+
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+_READ_BUFFER = 1 << 16
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """N image files, of any shapes, in order.
+
+    Slices and index arrays select files and decode nothing. Decoding cuts the central square out of each image and
+    resizes that. It is done anew for every pass, by one thread.
+
+    Args:
+        root: folder of the data set.
+        names: paths below `root`, with forward slashes.
+        size: side in pixels that the data set is to have; `None` leaves it to the model that asks.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    size: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: slice | NDArray[np.int64]) -> ImageFiles:
+        names = self.names[index] if isinstance(index, slice) else tuple(self.names[i] for i in index.tolist())
+        return ImageFiles(self.root, names, self.size)
+
+    def decode(self, size: int, channels: int, interpolation: Interpolation) -> NDArray[np.uint8]:
+        """The central squares as uint8 [N, size, size, channels], with 1 channel for grey or 3 for colour.
+
+        Raises:
+            InputError: a file is missing, truncated or no image; names it.
+        """
+        if not self.names:
+            return np.empty((0, size, size, channels), np.uint8)
+        filter = resampling(interpolation)
+        pixels = [_decode(self.root / name, size, "L" if channels == 1 else "RGB", filter) for name in self.names]
+        return np.stack(pixels).reshape(len(pixels), size, size, -1)
+
+    def contents(self) -> Iterator[bytes]:
+        """The bytes of every file, in order.
+
+        Raises:
+            InputError: a file cannot be read.
+        """
+        for name in self.names:
+            try:
+                yield (self.root / name).read_bytes()
+            except OSError as error:
+                raise InputError(f"cannot read {self.root / name}: {error.strerror or error}", "copy the file again") from error
+
+
+Images = NDArray[np.uint8] | ImageFiles
+"""uint8 [N, H, W, C] in memory, or files of N images. `Preprocessing` takes both; both have a length and slices."""
+
+
+def resampling(interpolation: Interpolation) -> Resampling:
+    """Pillow's filter of that name."""
+    from PIL.Image import Resampling  # only data that are resized need it
+
+    return {"nearest": Resampling.NEAREST, "bilinear": Resampling.BILINEAR, "bicubic": Resampling.BICUBIC}[interpolation]
+
+
+def _decode(path: Path, size: int, mode: Literal["L", "RGB"], filter: Resampling) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    try:
+        with path.open("rb", buffering=_READ_BUFFER) as stream, Image.open(stream) as image:
+            width, height = image.size
+            side = min(width, height)
+            left, top = (width - side) / 2, (height - side) / 2
+            square = image.convert(mode).resize((size, size), filter, box=(left, top, left + side, top + side))
+            return np.asarray(square, np.uint8)
+    # Pillow's decoders raise SyntaxError for broken headers and ValueError for impossible sizes.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: expected a complete image file, got: {error}", "copy the file again, or remove it") from error
