@@ -15,10 +15,11 @@ import onnx
 from export.precision import to_fp16
 from export.storage import save_model
 from export.trace import INPUT
-from export.verify import OnnxModel, relative_error
+from export.verify import OnnxModel
 from runtime.bundle import MODEL, REFERENCE
 from runtime.cuda import compute_capability, cuda_availability
 from runtime.engines import PORTABLE, BatchProfile, EnginePrecision, EngineRecord, engine_path
+from runtime.parity import relative_error
 from runtime.runners.trt_flavor import FLAVORS, TENSORRT, Flavor, error_log
 from vitnla.common.errors import InputError, MissingDependencyError, VerdictError, unknown_name
 from vitnla.common.files import sha256_file, write_atomically

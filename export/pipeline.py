@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from export.dense import dense_classes
 from export.engine import EnginePlan, build_engines, plan_engines
 from export.guards import check_graph
 from export.inspect import low_rank_pairs, operator_counts
 from export.metadata import key_fields, write_metadata
+from export.online import IMAGES as ONLINE_IMAGES
+from export.online import online_form, require_faithful
 from export.simplify import simplify
 from export.storage import save_model
 from export.trace import BATCH, DEFAULT_OPSET, INPUT, OUTPUT, check_opset, trace
@@ -37,12 +37,16 @@ from runtime.bundle import (
 )
 from vitnla.common.errors import InputError, VerdictError
 from vitnla.common.files import atomic_folder, check_free, sha256_file, write_atomically
+from vitnla.common.measures import Distillation
 from vitnla.data.dataset import Dataset, Split
+from vitnla.data.image_files import Images
 from vitnla.methods.base import Decomposition
+from vitnla.methods.none import NONE
 from vitnla.model.checkpoint import write_checkpoint
 from vitnla.model.cost import encoder_macs, encoder_parameters
 from vitnla.model.vit import VisionTransformer
-from vitnla.sources.description import write_description
+from vitnla.sources.classes import source_classes
+from vitnla.sources.description import Origin, write_description
 from vitnla.sources.model import SourceModel
 
 REFERENCE_IMAGES = 8
@@ -82,7 +86,8 @@ class ExportOptions:
 
 def export_bundle(
     source: SourceModel, decomposition: Decomposition, *, method: str, method_config: dict[str, Any], data: Dataset,
-    destination: Path, options: ExportOptions, command: str, on_step: Callable[[str], None] = lambda step: None,
+    destination: Path, options: ExportOptions, command: str, distillation: Distillation | None = None,
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> Bundle:  # fmt: skip
     """Export a decomposed model as a bundle. The folder appears at `destination` whole, or not at all.
 
@@ -94,6 +99,7 @@ def export_bundle(
         destination: the bundle's folder.
         options: see `ExportOptions`.
         command: the command line, for the manifest.
+        distillation: how the model was trained after the method had made it, if it was.
         on_step: told what is being done.
 
     Raises:
@@ -104,6 +110,8 @@ def export_bundle(
     split, plan = check_export(source, data, options, destination)
     model, config = decomposition.model, decomposition.model.config
     with atomic_folder(destination, replace=options.force) as folder:
+        online = online_form(model, source.preprocessing(_spread(split.images, ONLINE_IMAGES)))
+        require_faithful(online, allowed=options.allow_parity_failure)
         fields = key_fields(source, config, method, version("vitdeploy"))
         graph = _write_graph(folder / MODEL, model, fields, options.opset, on_step)
         exported = OnnxModel(folder / MODEL)
@@ -112,10 +120,14 @@ def export_bundle(
         parity = measure_parity(exported, model, images)
         _require_parity(parity, allowed=options.allow_parity_failure)
         np.savez(folder / REFERENCE, images=images, logits=torch_logits(model, images))
-        dense = dense_classes(source, split, _counter("accuracy of the dense source", on_step))
+        dense = source_classes(source, split, _counter("accuracy of the dense source", on_step))
         classes = classify(exported, source.preprocessing, split.images, _counter("accuracy of the exported file", on_step))
         np.savez_compressed(folder / PREDICTIONS, dense=dense, exported=classes)
-        _write_checkpoint(folder / CHECKPOINT, model, source)
+        origin = None if method == NONE else Origin(
+            source=source.spec, source_sha256=source.sha256, method=method, method_config=method_config,
+            layers=decomposition.layers, distillation=distillation,
+        )  # fmt: skip
+        _write_checkpoint(folder / CHECKPOINT, model, source, origin)
         if plan is not None:
             build_engines(folder, plan, on_step)
         manifest = Manifest(
@@ -127,7 +139,7 @@ def export_bundle(
             input=TensorSpec(name=INPUT, dtype="float32", shape=(BATCH, *images.shape[1:])),
             output=TensorSpec(name=OUTPUT, dtype="float32", shape=(BATCH, config.classes)),
             preprocessing=source.preprocessing.model_dump(mode="json"), labels=source.labels,
-            accuracy=accuracy(options.eval_split, split, classes, dense), parity=parity, graph=graph,
+            accuracy=accuracy(options.eval_split, split, classes, dense), parity=parity, online=online, distillation=distillation, graph=graph,
             tools=_tools(), files=_hashes(folder),
         )  # fmt: skip
         write_atomically(folder / MANIFEST, manifest.to_json())
@@ -158,9 +170,9 @@ def check_export(
 def _write_graph(
     path: Path, model: VisionTransformer, fields: dict[str, str], opset: int, on_step: Callable[[str], None]
 ) -> Graph:
-    """Trace, simplify, check and write the model; return what the manifest says of its graph."""
+    """Trace the model's exportable form, simplify, check and write it; return what the manifest says of its graph."""
     on_step("tracing")
-    traced = trace(model, opset)
+    traced = trace(model.exportable(), opset)
     on_step("simplifying")
     simplified = simplify(traced, model.config)
     check_graph(simplified.model, model.config)
@@ -173,11 +185,11 @@ def _write_graph(
     return graph
 
 
-def _write_checkpoint(folder: Path, model: VisionTransformer, source: SourceModel) -> None:
+def _write_checkpoint(folder: Path, model: VisionTransformer, source: SourceModel, origin: Origin | None) -> None:
     """Write what makes the bundle a source model again."""
     folder.mkdir()
     write_checkpoint(model, folder)
-    write_description(folder, source.preprocessing, source.labels)
+    write_description(folder, source.preprocessing, source.labels, origin)
 
 
 def _counter(what: str, on_step: Callable[[str], None]) -> Callable[[int, int], None]:
@@ -195,10 +207,9 @@ def _require_parity(parity: Parity, *, allowed: bool) -> None:
         )
 
 
-def _spread(images: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+def _spread(images: Images, count: int) -> Images:
     """`count` images from the whole length of a split, so that classes stored in order are all met."""
-    chosen: NDArray[np.uint8] = images[np.linspace(0, len(images) - 1, count).round().astype(int)]
-    return chosen
+    return images[np.linspace(0, len(images) - 1, count).round().astype(np.int64)]
 
 
 def _tools() -> dict[str, str]:

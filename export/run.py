@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from export.pipeline import ExportOptions, check_export, export_bundle
 from runtime.bundle import Bundle
 from vitnla.calibration.cached import cached_statistics
 from vitnla.calibration.statistics import Statistics
-from vitnla.common.errors import InputError
-from vitnla.common.schema import Record, first_complaint
+from vitnla.common.schema import Record
 from vitnla.data.dataset import Dataset
 from vitnla.data.dispatch import load_data
 from vitnla.methods import METHODS
-from vitnla.methods.base import Method
-from vitnla.sources.dispatch import load_model
+from vitnla.methods.base import Decomposition, Method, make_config
+from vitnla.methods.none import NONE
+from vitnla.sources.description import Origin
+from vitnla.sources.dispatch import load_dense, load_model
 from vitnla.sources.model import SourceModel
 
 
@@ -41,7 +40,7 @@ class ExportRequest:
 
 
 def export_model(request: ExportRequest, on_step: Callable[[str], None]) -> Bundle:
-    """Load, calibrate, decompose, and write a bundle.
+    """Load, calibrate, decompose, and write a bundle. By method `none`, a model that was decomposed before stays as it is.
 
     Raises:
         VitDeployError: something given is not usable, parity was not met, or a package is missing; nothing is left behind.
@@ -49,6 +48,8 @@ def export_model(request: ExportRequest, on_step: Callable[[str], None]) -> Bund
     method = METHODS[request.method]
     config = make_config(method, request.settings)
     source = load_model(request.model)
+    if source.origin is not None and method.name == NONE:
+        return _export_as_it_is(request, source, source.origin, on_step)
     destination = request.output or Path("artifacts") / default_name(request.model, method, config)
     on_step(f"loading data {request.data}")
     data = load_data(request.data)
@@ -62,21 +63,17 @@ def export_model(request: ExportRequest, on_step: Callable[[str], None]) -> Bund
     )  # fmt: skip
 
 
-def make_config(method: Method[Any], settings: Mapping[str, Any]) -> Record:
-    """A method's config from the settings that were given.
-
-    Raises:
-        InputError: the method has no such setting, or its value is out of range.
-    """
-    for name in settings:
-        if name not in method.config.model_fields:
-            takes = ", ".join(method.config.model_fields) or "no settings"
-            raise InputError(f"method '{method.name}' has no setting '{name}'", f"it takes {takes}; see vitdeploy methods")
-    try:
-        config: Record = method.config.model_validate(dict(settings))
-    except ValidationError as error:
-        raise InputError(f"method '{method.name}': {first_complaint(error)}", "see vitdeploy export --help") from error
-    return config
+def _export_as_it_is(request: ExportRequest, stored: SourceModel, origin: Origin, on_step: Callable[[str], None]) -> Bundle:
+    """Export a model that was decomposed, and perhaps distilled, before: its costs and answers stay relative to the dense one."""
+    method = METHODS[origin.method]
+    name = default_name(request.model, method, make_config(method, origin.method_config))
+    dense = load_dense(origin)
+    on_step(f"loading data {request.data}")
+    return export_bundle(
+        dense, Decomposition(stored.model, origin.layers), method=method.name, method_config=origin.method_config,
+        data=load_data(request.data), destination=request.output or Path("artifacts") / name, options=request.options,
+        command=request.command, distillation=origin.distillation, on_step=on_step,
+    )  # fmt: skip
 
 
 def default_name(spec: str, method: Method[Any], config: Record) -> str:

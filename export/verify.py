@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from export.trace import INPUT
 from runtime.bundle import Parity
+from runtime.parity import relative_error
 from runtime.runners.base import Images, Logits
 from vitnla.common.measures import Accuracy
 from vitnla.data.dataset import Split
+from vitnla.data.image_files import Images as Pixels
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.model.vit import VisionTransformer
 
@@ -43,13 +45,6 @@ def torch_logits(model: VisionTransformer, images: Images) -> Logits:
     return logits
 
 
-def relative_error(found: Logits, reference: Logits) -> float:
-    """max |found - reference| / max |reference|; infinite where anything is not finite."""
-    if not (np.isfinite(found).all() and np.isfinite(reference).all()):
-        return float("inf")
-    return float(np.abs(found - reference).max() / max(float(np.abs(reference).max()), np.finfo(np.float32).tiny))
-
-
 def measure_parity(
     onnx_model: Callable[[Images], Logits], model: VisionTransformer, images: Images,
     batches: tuple[int, ...] = BATCHES, tolerance: float = TOLERANCE,
@@ -61,9 +56,9 @@ def measure_parity(
 
 
 def classify(
-    onnx_model: Callable[[Images], Logits], preprocessing: Preprocessing, images: NDArray[np.uint8], on_progress: Progress
+    onnx_model: Callable[[Images], Logits], preprocessing: Preprocessing, images: Pixels, on_progress: Progress
 ) -> NDArray[np.int64]:
-    """Classes [N] of uint8 images [N, H, W, C], batch by batch."""
+    """Classes [N] of images [N], batch by batch."""
     classes = []
     for start in range(0, len(images), _BATCH):
         classes.append(onnx_model(preprocessing(images[start : start + _BATCH])).argmax(1))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from runtime.engines import EngineRecord, read_records
 from vitnla.common.errors import InputError
 from vitnla.common.files import sha256_file
-from vitnla.common.measures import Accuracy, Cost, LayerRow
+from vitnla.common.measures import Accuracy, Cost, Distillation, LayerRow
 from vitnla.common.schema import Record
 
 SCHEMA_VERSION = 1
@@ -33,6 +33,17 @@ class Parity(Record):
     def met(self) -> bool:
         """Whether export may succeed."""
         return self.max_rel <= self.tolerance
+
+
+class OnlineForm(Record):
+    """How the graph does a decomposition that torch does in every forward pass, for which ONNX has no operator."""
+
+    kinds: tuple[str, ...]
+    """`cholesky`, `pca`, `svd`, `tensor`."""
+    form: Literal["omitted", "matmul"]
+    """`omitted`: nothing depends on it, so leaving it out is exact. `matmul`: a fixed number of matrix products."""
+    parity: Parity
+    """The form against the exact one, both in torch; `Manifest.parity` is the graph against the exact one."""
 
 
 class TensorSpec(Record):
@@ -76,6 +87,8 @@ class Manifest(Record):
     labels: tuple[str, ...]
     accuracy: Accuracy
     parity: Parity
+    online: OnlineForm | None = None
+    distillation: Distillation | None = None
     graph: Graph
     tools: dict[str, str]
     files: dict[str, str]

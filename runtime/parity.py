@@ -8,11 +8,12 @@ import numpy as np
 from pydantic import Field
 
 from runtime.bundle import Bundle, Precision
+from runtime.child import WorkerError
 from runtime.evaluation import Evaluation, evaluate
 from runtime.plan import Target
 from runtime.runners.base import Logits, RunOptions
 from runtime.runners.registry import runner
-from runtime.worker_client import Worker, WorkerError
+from runtime.worker_client import Worker
 from vitnla.common.schema import Record
 
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2, "int8": 2e-1}
@@ -54,8 +55,11 @@ class ParityRow(Record):
 
 
 def relative_error(logits: Logits, reference: Logits) -> float:
-    """max |logits - reference| / max |reference|; NaN or infinity where the logits hold any."""
-    return float(np.abs(logits.astype(np.float64) - reference).max() / np.abs(reference).max())
+    """max |logits - reference| / max |reference|; infinite where anything is not finite."""
+    if not (np.isfinite(logits).all() and np.isfinite(reference).all()):
+        return float("inf")
+    scale = max(float(np.abs(reference).max()), np.finfo(np.float32).tiny)
+    return float(np.abs(logits.astype(np.float64) - reference).max() / scale)
 
 
 def check_parity(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from vitnla.common.errors import InputError
+from vitnla.common.jsonl import append_records, read_records
 from vitnla.common.measures import Accuracy, Cost, LayerRow
-from vitnla.common.schema import Record, first_complaint
+from vitnla.common.schema import Record
 
 Scenario = Literal["single-stream", "offline"]
 
@@ -92,12 +92,7 @@ def append_cells(path: Path, cells: list[Cell]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as stream:
-            stream.write("".join(cell.model_dump_json() + "\n" for cell in cells))
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}", "choose another --results-file") from error
+    append_records(path, cells, "choose another --results-file")
 
 
 def read_cells(path: Path) -> list[Cell]:
@@ -106,18 +101,4 @@ def read_cells(path: Path) -> list[Cell]:
     Raises:
         InputError: the file is missing, empty, cut in the middle, or of another schema; names the line.
     """
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}", "expected a results file of vitdeploy bench") from error
-    if not lines:
-        raise InputError(f"{path} holds no results", "run vitdeploy bench --results-file first")
-    cells = []
-    for number, line in enumerate(lines, 1):
-        try:
-            cells.append(Cell.model_validate_json(line))
-        except ValidationError as error:
-            raise InputError(
-                f"{path}, line {number}: {first_complaint(error)}", "remove the damaged line, or run the bench again"
-            ) from error
-    return cells
+    return read_records(path, Cell, "vitdeploy bench")

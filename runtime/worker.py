@@ -1,20 +1,14 @@
-"""One measured process: `python -m runtime.worker`. Reads one JSON request a line on stdin, answers one JSON line on stdout.
+"""One measured process: `python -m runtime.worker`. It serves requests as `runtime.serve` says; `worker_client` is the other side.
 
-A request is `{"command": NAME, ...arguments}`; an answer is `{"result": {...}}` or `{"error": {"type", "message", "hint"}}`.
-Arrays travel as .npy files whose paths are in the request. The process ends when stdin does. `worker_client` is the other side.
+Arrays travel as .npy files whose paths are in the request.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
-import os
-import sys
 import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
@@ -22,12 +16,11 @@ from runtime import memory
 from runtime.bundle import Bundle, open_bundle
 from runtime.runners.base import Images, Runner, RunOptions, Session
 from runtime.runners.registry import runner
+from runtime.serve import Answer, serve
 from runtime.timing import time_calls, time_stream, warm_up
-from vitnla.common.errors import VitDeployError
 
 _SETTLE_S = 0.1  # untimed calls before each slice: caches fill, and whatever ran before has stopped spinning
 _MEMORY_RUNS = 3
-Answer = dict[str, Any]
 
 
 class Commands:
@@ -108,37 +101,16 @@ def _batch(bundle: Bundle, size: int) -> Images:
     return np.ascontiguousarray(images[list(itertools.islice(itertools.cycle(range(len(images))), size))])
 
 
-def answer(commands: dict[str, Callable[..., Answer]], line: str) -> dict[str, Any]:
-    """Run one request. Every exception becomes an error answer, since the driver must go on with the other cells."""
-    try:
-        request = json.loads(line)
-        return {"result": commands[request.pop("command")](**request)}
-    except VitDeployError as error:
-        return {"error": {"type": type(error).__name__, "message": error.message, "hint": error.hint}}
-    except Exception as error:
-        traceback.print_exc()
-        return {"error": {"type": type(error).__name__, "message": f"{type(error).__name__}: {error}", "hint": ""}}
-
-
 def main() -> None:
     """Serve requests until stdin ends."""
     worker = Commands()
-    commands: dict[str, Callable[..., Answer]] = {
-        "load": worker.load, "warm_up": worker.warm_up, "measure": worker.measure,
-        "infer": worker.infer, "peak_memory": worker.peak_memory,
-    }  # fmt: skip
-    with _protocol_stream() as stream:
-        for line in sys.stdin:
-            stream.write(json.dumps(answer(commands, line)) + "\n")
-            stream.flush()
+    serve(
+        {
+            "load": worker.load, "warm_up": worker.warm_up, "measure": worker.measure,
+            "infer": worker.infer, "peak_memory": worker.peak_memory,
+        }
+    )  # fmt: skip
     worker.close()
-
-
-def _protocol_stream() -> TextIO:
-    """The real stdout, for answers alone: whatever libraries print to file descriptor 1 goes to stderr from here on."""
-    stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return stream
 
 
 if __name__ == "__main__":

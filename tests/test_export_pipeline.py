@@ -16,7 +16,6 @@ import pytest
 
 import export.pipeline
 import export.storage
-from export.dense import dense_classes
 from export.pipeline import ExportOptions, export_bundle
 from runtime.bundle import MANIFEST, MODEL, Bundle, Parity, open_bundle
 from vitnla.common.errors import InputError, VerdictError
@@ -25,6 +24,7 @@ from vitnla.data.dataset import Dataset
 from vitnla.methods import Decomposition
 from vitnla.model import load_checkpoint
 from vitnla.model.predict import predict
+from vitnla.sources.classes import source_classes
 from vitnla.sources.dispatch import load_model
 from vitnla.sources.model import SourceModel
 
@@ -117,11 +117,11 @@ def test_dense_predictions_are_asked_for_once(
 ) -> None:
     monkeypatch.setenv("VITDEPLOY_CACHE", str(tmp_path))
     test = tiny_data.split("test")
-    first = dense_classes(tiny_source, test)
-    monkeypatch.setattr("export.dense.predict", lambda *args, **kwargs: pytest.fail("computed again"))
-    np.testing.assert_array_equal(dense_classes(tiny_source, test), first)
+    first = source_classes(tiny_source, test)
+    monkeypatch.setattr("vitnla.sources.classes.predict", lambda *args, **kwargs: pytest.fail("computed again"))
+    np.testing.assert_array_equal(source_classes(tiny_source, test), first)
     with pytest.raises(pytest.fail.Exception):
-        dense_classes(replace(tiny_source, sha256="other"), test)
+        source_classes(replace(tiny_source, sha256="other"), test)
 
 
 @pytest.mark.usefixtures("quick_trace")

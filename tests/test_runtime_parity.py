@@ -45,11 +45,13 @@ def test_a_crash_is_a_row_and_an_absent_runtime_an_error(tiny_bundle: Bundle, fa
         check_parity(tiny_bundle, Target("absent"), threads=1)
 
 
-def test_relative_error_is_two_sided_and_sees_nan() -> None:
+def test_relative_error_is_two_sided_and_infinite_for_what_is_not_finite() -> None:
     reference = np.array([[1.0, -4.0]], np.float32)
     assert relative_error(np.array([[1.0, -4.4]], np.float32), reference) == pytest.approx(0.1, rel=1e-5)
     assert relative_error(np.array([[0.6, -4.0]], np.float32), reference) == pytest.approx(0.1, rel=1e-5)
-    assert math.isnan(relative_error(np.array([[math.nan, -4.0]], np.float32), reference))
+    for spoilt in (math.nan, math.inf):
+        assert relative_error(np.array([[spoilt, -4.0]], np.float32), reference) == math.inf
+    assert relative_error(np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32)) == 0
 
 
 def test_flips_are_counted_by_direction() -> None:

@@ -10,20 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from runtime.report.figures import rank_figure
 from runtime.report.findings import frontier
 from runtime.report.formats import write
 from runtime.results import Cell
+from tests.cells import cell
 from vitnla.common.errors import InputError
-
-
-def cell(bundle: str, rate: float, top1: float, **changes: object) -> Cell:
-    fields = {
-        "run": "r1", "created": "2026-01-01T00:00:00+00:00", "command": "vitdeploy bench", "bundle": bundle, "bundle_path": "x",
-        "method": "none" if bundle == "dense" else "svd", "runtime": "ort", "precision": "fp32", "batch": 1, "scenario": "single-stream",
-        "images_per_s": rate, "samples_ms": (1.0, 1.1, 1.2), "top1": top1, "top1_low": top1 - 0.01, "top1_high": top1 + 0.01,
-    }  # fmt: skip
-    return Cell.model_validate(fields | changes)
-
+from vitnla.common.measures import LayerRow
 
 CELLS = [
     cell("dense", 100, 0.93),
@@ -61,3 +54,16 @@ def test_bad_requests_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown report format 'pdf'"):
         write(CELLS, tmp_path / "x", "pdf", "title")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rank_map_tells_ranks_widths_and_dense_linears_apart() -> None:
+    fields = {"block": 0, "full_rank": 16, "macs": 1, "parameters": 1, "relative_error": 0.1, "retained_energy": 0.9}
+    rows = [
+        LayerRow.model_validate({**fields, "linear": "qkv", "rank": 4}),  # as stored before widths could change
+        LayerRow.model_validate({**fields, "linear": "fc1", "rank": None, "shape": (8, 16), "dense_shape": (32, 16)}),
+        LayerRow.model_validate({**fields, "linear": "proj", "rank": None, "shape": (16, 16), "dense_shape": (16, 16)}),
+    ]
+    (drawn,) = rank_figure(rows).data
+    assert [list(line) for line in drawn.text] == [["4"], ["8 × 16"], ["dense"]]
+    assert [list(line) for line in drawn.z] == [[0.25], [0.25], [None]]
+    assert "8 × 16 of 32 × 16, 90.00 % of the energy" in drawn.hovertext[1][0]

@@ -10,9 +10,10 @@ import psutil
 import pytest
 
 from runtime.bundle import Bundle
+from runtime.child import WorkerError
 from runtime.runners.base import RunOptions
 from runtime.runners.registry import runner
-from runtime.worker_client import Worker, WorkerError
+from runtime.worker_client import Worker
 from vitnla.common.errors import InputError, MissingDependencyError
 
 ONE = RunOptions(threads=1)

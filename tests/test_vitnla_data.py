@@ -93,7 +93,7 @@ def test_fashion_mnist_complains_about_its_files(folder: Path) -> None:
         load_data(f"fashion-mnist:{folder}")
 
 
-@pytest.mark.parametrize("spec", ["demonstration", "fashion-mnist", "fashion-mnist:", "imagenet:x"])
+@pytest.mark.parametrize("spec", ["demonstration", "fashion-mnist", "fashion-mnist:", "mnist:x"])
 def test_unknown_data_lists_the_choices(spec: str) -> None:
     with pytest.raises(InputError, match="unknown data") as caught:
         load_data(spec)

@@ -14,10 +14,12 @@ from vitnla.common.errors import InputError
 from vitnla.linalg import (
     Factors,
     bias_correction,
+    cholesky_basis,
     energies_along,
     output_basis,
     output_error,
     output_pca_factors,
+    project,
     retained_energy,
     svd_basis,
     truncated_svd,
@@ -73,6 +75,27 @@ def test_the_whitened_form_and_the_pca_of_outputs_are_one_matrix(shape: tuple[in
     assert float((pca - whitened).norm() / w.norm()) < 1e-9
     values = torch.linalg.svdvals(w @ torch.linalg.cholesky(c))
     assert torch.allclose(output_basis(w, c).energies, values.square(), rtol=1e-9, atol=1e-11 * float(values[0]) ** 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems())
+def test_cholesky_whitening_gives_the_matrix_of_the_eigen_form(problem: tuple[Tensor, Tensor, int]) -> None:
+    """Also where C is singular, and where energies coincide: then losses are equal, but matrices need not be."""
+    w, c, rank = problem
+    eigen, whitened = output_basis(w, c), cholesky_basis(w, c)
+    total = float(eigen.energies.sum())
+    assert torch.allclose(whitened.energies, eigen.energies, rtol=1e-8, atol=1e-10 * total)
+    losses = [output_error(w - project(w, basis, rank).product, c) for basis in (eigen, whitened)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-7, abs=1e-10 * total)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("rank", [1, 3, 7])
+def test_projecting_on_whitened_directions_is_unwhitening(shape: tuple[int, int], rank: int) -> None:
+    w, c = matrix(*shape), gram(shape[1], 200)
+    found = project(w, cholesky_basis(w, c), rank).product
+    for expected in (whitened_svd_factors(w, c, rank).product, output_pca_factors(w, c, rank).product):
+        assert float((found - expected).norm() / w.norm()) < 1e-9
 
 
 @settings(max_examples=60, deadline=None)

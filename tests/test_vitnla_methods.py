@@ -43,7 +43,7 @@ def test_contract(name: str, model: VisionTransformer) -> None:
     assert [(row.block, row.linear) for row in result.layers] == model.linear_names()
     assert all(np.isfinite(row.relative_error) and 0 <= row.retained_energy <= 1 for row in result.layers)
     for cost in (encoder_macs, encoder_parameters):
-        assert cost(result.model.config, model.config).ratio <= 1
+        assert cost(result.model.config, model.config).ratio <= 1 or method.kind == "online"
     assert sum(row.macs for row in result.layers) == encoder_macs(result.model.config, model.config).model
     assert sum(row.parameters for row in result.layers) == encoder_parameters(result.model.config, model.config).model
     assert not result.model.training
@@ -72,4 +72,4 @@ def test_none_changes_nothing(model: VisionTransformer) -> None:
 def test_an_unknown_method_lists_the_choices() -> None:
     with pytest.raises(InputError, match="unknown method 'svdd'") as caught:
         METHODS["svdd"]
-    assert "none, svd" in caught.value.hint
+    assert ", ".join(sorted(METHODS)) in caught.value.hint

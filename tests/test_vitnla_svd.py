@@ -35,7 +35,7 @@ def logits(model: VisionTransformer) -> Tensor:
         return model(torch.from_numpy(PREPROCESSING(IMAGES)))
 
 
-@pytest.mark.parametrize("weighting", ["none", "gram", "centered"])
+@pytest.mark.parametrize("weighting", ["none", "gram", "cholesky", "centered"])
 def test_reported_errors_are_those_of_the_outputs(tiny_model: VisionTransformer, statistics: Statistics, weighting: str) -> None:
     """For the first linear the inputs are the dense model's own, so that the error can be measured on them."""
     result = svd(tiny_model, statistics, rank=4, weighting=weighting)
@@ -56,6 +56,11 @@ def test_centred_loses_least_and_plain_most(tiny_model: VisionTransformer, stati
         assert centred <= gram * (1 + 1e-6)
         assert gram <= plain * (1 + 1e-6)
     assert sum(errors[0]) < sum(errors[1]) < sum(errors[2])
+
+
+def test_cholesky_whitening_is_the_gram_form(tiny_model: VisionTransformer, statistics: Statistics) -> None:
+    eigen, whitened = (svd(tiny_model, statistics, rank=4, weighting=weighting).model for weighting in ("gram", "cholesky"))
+    assert torch.allclose(logits(eigen), logits(whitened), atol=1e-5)
 
 
 def test_the_mean_output_is_kept_exactly(tiny_model: VisionTransformer, statistics: Statistics) -> None:

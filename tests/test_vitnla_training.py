@@ -17,9 +17,10 @@ from vitnla.sources.dispatch import load_model
 from vitnla.training.augment import augment, drop_tokens
 from vitnla.training.config import PRESETS, Preset, TrainConfig
 from vitnla.training.initialise import new_model, sine_cosine_positions
-from vitnla.training.loop import Progress, read_log, train
+from vitnla.training.loop import Progress, read_log
 from vitnla.training.optimizer import learning_rate
 from vitnla.training.run import statistics_of, train_on
+from vitnla.training.supervised import train
 
 PRESET = Preset(
     patch_size=4, dim=16, depth=1, heads=2,
@@ -80,7 +81,7 @@ def test_other_settings_do_not_resume(data: Dataset, tmp_path: Path) -> None:
 
 
 def test_diverging_training_says_so(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vitnla.training.loop.augment", lambda images, config, generator: images * float("nan"))
+    monkeypatch.setattr("vitnla.training.supervised.augment", lambda images, config, generator: images * float("nan"))
     with pytest.raises(InputError, match="loss became nan") as caught:
         train_on(data, PRESET, tmp_path, Progress())
     assert "--lr" in caught.value.hint

@@ -20,3 +20,15 @@ def write_report(cells: Sequence[Cell], path: Path, title: str) -> None:
     with report_extra():
         from runtime.report.page import render_page
     write_atomically(path, render_page(cells, title))
+
+
+def write_picture(cells: Sequence[Cell], path: Path, title: str) -> None:
+    """Write throughput against accuracy as an SVG picture for a README, one block per run on each machine.
+
+    Raises:
+        InputError: no cell has both a throughput and a top-1, or `path` cannot be written.
+        MissingDependencyError: the `report` extra is not installed.
+    """
+    with report_extra():
+        from runtime.report.picture import to_svg
+    write_atomically(path, to_svg(cells, title))

@@ -11,6 +11,9 @@ from runtime.results import Cell
 WINDOW = 0.12
 """Top-1 this far below the best (a fraction) leaves the axis: a model at chance would flatten all others into one line."""
 
+_NEAR_ZERO = 0.35
+"""A throughput axis starts at zero where the slowest cell is below this share of the fastest."""
+
 
 @dataclass(frozen=True)
 class AccuracyAxis:
@@ -30,6 +33,14 @@ def accuracy_axis(cells: Sequence[Cell]) -> AccuracyAxis:
     margin = max(0.12 * (high - low), 0.25)
     below = tuple(cell for cell in cells if (cell.top1 or 0.0) < best - WINDOW)
     return AccuracyAxis(max(0.0, low - margin * (2.2 if below else 1)), min(100.0, high + margin), below)
+
+
+def rate_range(cells: Sequence[Cell]) -> tuple[float, float]:
+    """The range of the throughput axis, with room for labels. It starts at zero only where the slowest cell is near it."""
+    rates = [cell.images_per_s for cell in cells if cell.images_per_s] or [1.0]
+    slowest, fastest = min(rates), max(rates)
+    margin = 0.12 * (fastest - slowest) or 0.1 * fastest
+    return (0.0 if slowest < _NEAR_ZERO * fastest else slowest - margin), fastest + margin
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:

@@ -41,7 +41,7 @@ def _lines(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
 
 def _text(item: Any) -> str:
     if isinstance(item, (list, tuple)):
-        return ", ".join(map(_text, item))
+        return ", ".join(map(_text, item)) or "none"
     if isinstance(item, bool):
         return "yes" if item else "no"
     return "unknown" if item is None else str(item)

@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import plotly.graph_objects as go
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from runtime.report import figures
-from runtime.report.axes import accuracy_axis
 from runtime.report.facts import Facts, machine_facts, machine_name, runtime_facts
-from runtime.report.findings import Control, controls, headline, is_baseline, plottable
+from runtime.report.findings import Control, controls, headline, is_baseline
 from runtime.report.forest import Whisker, whiskers
+from runtime.report.notices import Notice, notices
 from runtime.report.numbers import percent
+from runtime.report.plotting import Plot, plot_of
+from runtime.report.scatter import Area, Scatter, charts
 from runtime.report.sections import Section, sections
 from runtime.report.style import Style, panels, style_of
-from runtime.report.tables import Column, columns_for
-from runtime.report.templates import asset, render
+from runtime.report.tables import COLUMNS, Column, columns_for
+from runtime.report.templates import render
 from runtime.results import Cell
 
-
-@dataclass(frozen=True)
-class Plot:
-    """A figure with a heading, drawn by the page's script."""
-
-    title: str
-    data: dict[str, Any]
-
-    @property
-    def height(self) -> int:
-        """Pixels to reserve, so that the page does not jump while it loads."""
-        return int(self.data["layout"]["height"])
+_CHART = Area(width=420, height=310)
+"""Where the labels of a chart are laid out: the narrowest that it usually is on a desktop, so that they fit wider ones too."""
+_COLUMNS = [key for key in COLUMNS if key not in ("batch", "scenario", "verdict")]
+"""Batch and scenario are the heading of a group of rows, and the verdict is the colour of the ratio."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +44,14 @@ class Row:
 
 
 @dataclass(frozen=True)
+class RowGroup:
+    """The lines that may be compared: those of one batch size and scenario."""
+
+    title: str
+    rows: list[Row]
+
+
+@dataclass(frozen=True)
 class SectionView:
     """Everything the template needs about one run on one machine."""
 
@@ -64,8 +60,8 @@ class SectionView:
     headline: str
     style: Style
     columns: list[Column]
-    rows: list[Row]
-    baselines: list[str]
+    groups: list[RowGroup]
+    shared: str
     throughput: list[Plot]
     latency: list[Plot]
     memory: list[Plot]
@@ -75,7 +71,7 @@ class SectionView:
     commands: list[str]
     controls: tuple[Control, ...]
     off_axis: list[str]
-    warnings: dict[str, list[str]]
+    notices: list[Notice]
 
 
 def render_page(cells: Sequence[Cell], title: str) -> str:
@@ -84,33 +80,30 @@ def render_page(cells: Sequence[Cell], title: str) -> str:
     Raises:
         InputError: there are no cells.
     """
-    return render(
-        "report.html",
-        title=title,
-        views=[view(section) for section in sections(cells)],
-        css=Markup(asset("report.css")),
-        script=Markup(asset("report.js")),
-        plotly=Markup(get_plotlyjs()),
-    )
+    return render("report.html", title=title, views=[view(section) for section in sections(cells)])
 
 
 def view(section: Section) -> SectionView:
     """Work out what a section shows."""
     measured = section.measured
-    style = style_of(section.cells)
+    style = style_of(measured)
     marks = whiskers(measured)
     groups = panels(measured)
+    scatters = charts(measured, style, _CHART)
     return SectionView(
         section=section,
         machine_name=machine_name(section.machine),
         headline=headline(section.cells),
         style=style,
-        columns=columns_for(measured),
-        rows=[Row(cell, is_baseline(cell, measured), marks.get(cell.key)) for cell in measured],
-        baselines=sorted({cell.ratio.baseline for cell in measured if cell.ratio}),
-        throughput=[_plot(panel.title, figures.throughput_figure(panel, style)) for panel in groups if plottable(panel.cells)],
+        columns=columns_for(measured, _COLUMNS),
+        groups=[
+            RowGroup(panel.title, [Row(cell, is_baseline(cell, measured), marks.get(cell.key)) for cell in panel.cells])
+            for panel in groups
+        ],
+        shared=", ".join(_shared(measured)),
+        throughput=[plot_of(chart.title, figures.throughput_figure(chart)) for chart in scatters],
         latency=[
-            _plot(panel.title, figures.latency_figure(panel, style))
+            plot_of(panel.title, figures.latency_figure(panel, style))
             for panel in groups
             if any(cell.samples_ms for cell in panel.cells)
         ],
@@ -120,44 +113,39 @@ def view(section: Section) -> SectionView:
         runtimes=runtime_facts(measured),
         commands=list(dict.fromkeys(cell.command for cell in section.cells)),
         controls=controls(section.cells),
-        off_axis=list(
-            dict.fromkeys(
-                f"{cell.bundle} ({percent(cell.top1)} %)"
-                for panel in groups
-                for cell in accuracy_axis(plottable(panel.cells)).below
-            )
-        ),
-        warnings=_warnings(measured),
+        off_axis=list(dict.fromkeys(_off_axis(scatters))),
+        notices=notices(section.cells),
     )
 
 
-def _warnings(cells: Iterable[Cell]) -> dict[str, list[str]]:
-    """Each warning with the cells that it concerns."""
-    found: dict[str, list[str]] = {}
-    for cell in cells:
-        for text in cell.warnings:
-            found.setdefault(text, []).append(cell.key)
-    return found
+def _shared(cells: Sequence[Cell]) -> Iterator[str]:
+    """What the table leaves out because every cell has the same."""
+    for values in ({cell.precision for cell in cells}, {cell.scenario for cell in cells}):
+        if len(values) == 1:
+            yield from values
+
+
+def _off_axis(scatters: Iterable[Scatter]) -> Iterator[str]:
+    for chart in scatters:
+        yield from (f"{point.cell.bundle} ({percent(point.cell.top1)} %)" for point in chart.points if point.below)
 
 
 def _memory(cells: Sequence[Cell], style: Style) -> Iterator[Plot]:
     if any(cell.model_mb is not None for cell in cells):
-        yield _plot("model size", figures.size_figure(cells, style))
+        yield plot_of("size of the ONNX model", figures.size_figure(cells, style))
     for panel in panels(cells):
         if any(cell.peak_rss_mb is not None for cell in panel.cells):
-            yield _plot(f"peak memory, {panel.title}", figures.memory_figure(panel, style))
+            yield plot_of(f"peak memory, {panel.title}", figures.memory_figure(panel, style))
 
 
 def _layers(cells: Iterable[Cell]) -> Iterator[LayerMaps]:
     decomposed = {
-        cell.bundle: cell.layers for cell in cells if any(row.rank is not None or row.relative_error > 0 for row in cell.layers)
+        cell.bundle: cell.layers for cell in cells if any(row.kept is not None or row.relative_error > 0 for row in cell.layers)
     }
     top = max((row.relative_error for rows in decomposed.values() for row in rows), default=1.0) or 1.0
     for bundle, rows in decomposed.items():
         yield LayerMaps(
-            bundle, _plot("rank", figures.rank_figure(rows)), _plot("relative output error", figures.error_figure(rows, top))
+            bundle,
+            plot_of("rank or width", figures.rank_figure(rows)),
+            plot_of("relative output error", figures.error_figure(rows, top)),
         )
-
-
-def _plot(title: str, figure: go.Figure) -> Plot:
-    return Plot(title, json.loads(figure.to_json()))

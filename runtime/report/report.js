@@ -23,18 +23,23 @@ function sortBy(header) {
   const sign = order === "ascending" ? 1 : -1;
   const value = (row) => row.cells[column].dataset.value;
   // An empty value stays last in either direction.
-  const rows = [...table.tBodies[0].rows].sort((a, b) => {
-    const empty = value(a) === "" || value(b) === "";
-    return (empty ? 1 : sign) * compare(value(a), value(b));
-  });
+  const inOrder = (a, b) => (value(a) === "" || value(b) === "" ? 1 : sign) * compare(value(a), value(b));
   for (const cell of table.tHead.rows[0].cells) cell.removeAttribute("aria-sort");
   header.setAttribute("aria-sort", order);
-  table.tBodies[0].append(...rows);
+  // Each group of rows is sorted by itself, below its heading: rows of different groups are not comparable.
+  for (const body of table.tBodies) body.append(...[...body.querySelectorAll("tr:not(.group)")].sort(inOrder));
 }
 
 for (const button of document.querySelectorAll(".cells th button")) {
   button.addEventListener("click", () => sortBy(button.closest("th")));
 }
-// Paper is narrower than the screen: the charts are laid out again for it.
-window.addEventListener("beforeprint", () => document.querySelectorAll(".chart").forEach((chart) => Plotly.Plots.resize(chart)));
+// While a page is prepared for paper it still has the width of the screen: a class gives it that of paper, so that the charts,
+// which are drawn for a number of pixels, can be drawn for it. Plots.resize would come too late, since it waits for a timer.
+function fitCharts(paper) {
+  document.body.classList.toggle("paper", paper);
+  for (const chart of document.querySelectorAll(".chart")) Plotly.relayout(chart, paper ? { width: chart.clientWidth } : { width: null, autosize: true });
+}
+
+window.addEventListener("beforeprint", () => fitCharts(true));
+window.addEventListener("afterprint", () => fitCharts(false));
 drawCharts();

@@ -1,10 +1,11 @@
-"""What every chart shares: a colour per bundle, a marker per runtime, and the panels into which cells are grouped."""
+"""What every chart shares: a colour per series of bundles, a marker per runtime, and the panels into which cells are grouped."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from runtime.report.series import Series, series_of
 from runtime.results import Cell
 
 # Mid-tones, with a contrast of at least 3:1 on white and on near-black, so that one palette serves both themes.
@@ -39,8 +40,10 @@ def is_dense(cell: Cell) -> bool:
 
 @dataclass(frozen=True)
 class Style:
-    """Colours by bundle name and markers by runtime, in the order in which they first appear."""
+    """Colours by series and markers by runtime, in the order in which they first appear."""
 
+    series: dict[str, Series]
+    """The series of each bundle."""
     colors: dict[str, str]
     markers: dict[str, Marker]
     name_precision: bool
@@ -48,11 +51,19 @@ class Style:
 
     def runtime(self, cell: Cell) -> str:
         """How a legend calls the cell's runtime."""
-        return f"{cell.runtime} {cell.precision}" if self.name_precision else cell.runtime
+        return _runtime(cell, self.name_precision)
+
+    def row(self, cell: Cell) -> str:
+        """How a row of a chart calls the cell: its bundle, and its runtime where there are several."""
+        return f"{cell.bundle} · {self.runtime(cell)}" if len(self.markers) > 1 else cell.bundle
+
+    def label(self, cell: Cell) -> str:
+        """What stands beside the cell's point."""
+        return self.series[cell.bundle].labels[cell.bundle]
 
     def color(self, cell: Cell) -> str:
-        """The colour of the cell's bundle."""
-        return self.colors[cell.bundle]
+        """The colour of the cell's series."""
+        return self.colors[self.series[cell.bundle].name]
 
     def marker(self, cell: Cell) -> Marker:
         """The marker of the cell's runtime."""
@@ -61,16 +72,19 @@ class Style:
 
 def style_of(cells: Sequence[Cell]) -> Style:
     """Assign colours and markers. Dense bundles are greys and earths, so that the baseline recedes; colours repeat beyond the palette."""
-    bundles = {cell.bundle: is_dense(cell) for cell in cells}
-    dense, decomposed = ([name for name, flag in bundles.items() if flag is wanted] for wanted in (True, False))
-    colors = {
-        name: palette[i % len(palette)]
-        for names, palette in ((dense, DENSE_COLORS), (decomposed, COLORS))
-        for i, name in enumerate(names)
-    }
-    bare = Style({name: colors[name] for name in bundles}, {}, name_precision=len({cell.precision for cell in cells}) > 1)
-    runtimes = dict.fromkeys(bare.runtime(cell) for cell in cells)
-    return Style(bare.colors, {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(runtimes)}, bare.name_precision)
+    series: dict[str, Series] = {}
+    colors: dict[str, str] = {}
+    for palette, wanted in ((DENSE_COLORS, True), (COLORS, False)):
+        for i, one in enumerate(series_of(cell.bundle for cell in cells if is_dense(cell) is wanted)):
+            series |= dict.fromkeys(one.labels, one)
+            colors[one.name] = palette[i % len(palette)]
+    name_precision = len({cell.precision for cell in cells}) > 1
+    runtimes = dict.fromkeys(_runtime(cell, name_precision) for cell in cells)
+    return Style(series, colors, {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(runtimes)}, name_precision)
+
+
+def _runtime(cell: Cell, name_precision: bool) -> str:
+    return f"{cell.runtime} {cell.precision}" if name_precision else cell.runtime
 
 
 @dataclass(frozen=True)

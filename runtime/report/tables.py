@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from runtime.report.numbers import MISSING, percent, significant, times
@@ -45,11 +45,15 @@ def verdict_text(cell: Cell) -> str:
     return cell.ratio.verdict if cell.ratio else MISSING
 
 
+def top1_half(cell: Cell) -> float | None:
+    """Half the width of the interval of top-1, a fraction."""
+    return None if cell.top1_low is None or cell.top1_high is None else (cell.top1_high - cell.top1_low) / 2
+
+
 def top1_text(cell: Cell) -> str:
     """Top-1 in per cent with half the width of its interval."""
-    if cell.top1 is None or cell.top1_low is None or cell.top1_high is None:
-        return percent(cell.top1)
-    return f"{percent(cell.top1)} ± {percent((cell.top1_high - cell.top1_low) / 2)}"
+    half = top1_half(cell)
+    return percent(cell.top1) if half is None else f"{percent(cell.top1)} ± {percent(half)}"
 
 
 COLUMNS: dict[str, Column] = {
@@ -61,13 +65,13 @@ COLUMNS: dict[str, Column] = {
         _words("scenario", "Scenario", lambda cell: cell.scenario),
         _number("batch", "Batch", lambda cell: cell.batch, lambda value: f"{value:.0f}"),
         _number("images_per_s", "Images/s", lambda cell: cell.images_per_s),
-        _number("p50", "p50 ms", lambda cell: cell.latency_ms.p50 if cell.latency_ms else None),
-        _number("p90", "p90 ms", lambda cell: cell.latency_ms.p90 if cell.latency_ms else None),
-        _number("p99", "p99 ms", lambda cell: cell.latency_ms.p99 if cell.latency_ms else None),
         Column("ratio", "Speed vs baseline", ratio_text, lambda cell: cell.ratio.value if cell.ratio else None),
         _words("verdict", "Verdict", verdict_text),
         Column("top1", "Top-1 %", top1_text, lambda cell: cell.top1),
-        _number("agreement", "Agreement %", lambda cell: cell.agreement, percent),
+        _number("agreement", "Agree %", lambda cell: cell.agreement, percent),
+        _number("p50", "p50 ms", lambda cell: cell.latency_ms.p50 if cell.latency_ms else None),
+        _number("p90", "p90 ms", lambda cell: cell.latency_ms.p90 if cell.latency_ms else None),
+        _number("p99", "p99 ms", lambda cell: cell.latency_ms.p99 if cell.latency_ms else None),
         _number("peak_rss_mb", "Peak MiB", lambda cell: cell.peak_rss_mb),
         _number("model_mb", "Model MiB", lambda cell: cell.model_mb),
         _number("macs", "MACs", lambda cell: cell.macs.ratio if cell.macs else None, times),
@@ -75,10 +79,12 @@ COLUMNS: dict[str, Column] = {
 }
 
 
-def columns_for(cells: Sequence[Cell], keys: Iterable[str] = tuple(COLUMNS)) -> list[Column]:
-    """The named columns, less `scenario` and `precision` where every cell has the same one."""
+def columns_for(
+    cells: Sequence[Cell], keys: Iterable[str] = tuple(COLUMNS), columns: Mapping[str, Column] = COLUMNS
+) -> list[Column]:
+    """The named columns, less those that no cell has a value for, and `scenario` and `precision` where every cell has the same."""
     dull = {key for key in ("scenario", "precision") if len({COLUMNS[key].text(cell) for cell in cells}) <= 1}
-    return [COLUMNS[key] for key in keys if key not in dull]
+    return [columns[key] for key in keys if key not in dull and any(columns[key].text(cell) != MISSING for cell in cells)]
 
 
 def to_markdown(cells: Sequence[Cell]) -> str:

@@ -1,7 +1,11 @@
 """How a budget of MACs becomes a rank per linear."""
 
-from vitnla.allocation.budgeted import knapsack, uniform
-from vitnla.allocation.options import Choice, LayerOptions, Rank
+from vitnla.allocation.budgeted import knapsack, least_loss, uniform
+from vitnla.allocation.options import Choice, LayerOptions, Options, Rank, budget
 from vitnla.allocation.ranks import energy, same_rank
+from vitnla.allocation.widths import Untouched, WidthOptions
 
-__all__ = ["Choice", "LayerOptions", "Rank", "energy", "knapsack", "same_rank", "uniform"]
+__all__ = [
+    "Choice", "LayerOptions", "Options", "Rank", "Untouched", "WidthOptions", "budget", "energy", "knapsack", "least_loss", "same_rank",
+    "uniform",
+]  # fmt: skip

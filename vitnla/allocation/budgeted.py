@@ -5,16 +5,17 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
-from vitnla.allocation.options import Choice, LayerOptions, Rank, budget
+from vitnla.allocation.options import Choice, Options, Rank, budget
 
 _MAX_UNITS = 100_000
 """Finest division of a budget: the tables of 48 linears then take some tens of megabytes."""
 
 
-def uniform(layers: Sequence[LayerOptions], target: float, multiple: int = 8) -> list[Rank]:
+def uniform(layers: Sequence[Options], target: float, multiple: int = 8) -> list[Rank]:
     """Every linear at the same fraction of its dense MACs, as nearly as multiples of `multiple` allow.
 
     All linears start at their smallest choice; the next step always goes to the linear that it leaves at the lowest
@@ -24,7 +25,7 @@ def uniform(layers: Sequence[LayerOptions], target: float, multiple: int = 8) ->
         InputError: the target cannot be attained; names the attainable range.
     """
     choices = [layer.choices(multiple) for layer in layers]
-    left = budget(layers, choices, target) - sum(options[0].macs for options in choices)
+    left = _allowed(layers, choices, target) - sum(options[0].macs for options in choices)
     steps = [0] * len(layers)
 
     def step(index: int) -> list[tuple[float, int]]:
@@ -45,7 +46,7 @@ def uniform(layers: Sequence[LayerOptions], target: float, multiple: int = 8) ->
     return [options[taken].rank for options, taken in zip(choices, steps, strict=True)]
 
 
-def knapsack(layers: Sequence[LayerOptions], target: float, multiple: int = 8) -> list[Rank]:
+def knapsack(layers: Sequence[Options], target: float, multiple: int = 8) -> list[Rank]:
     """The ranks of least total loss within `target` x the dense MACs: a multiple-choice knapsack.
 
     Solved by dynamic programming over the MACs spent (Dudzinski & Walukiewicz 1987), in units of their greatest common
@@ -56,18 +57,42 @@ def knapsack(layers: Sequence[LayerOptions], target: float, multiple: int = 8) -
         InputError: the target cannot be attained; names the attainable range.
     """
     choices = [layer.choices(multiple) for layer in layers]
-    allowed = budget(layers, choices, target)
+    allowed = _allowed(layers, choices, target)
+    picks = least_loss(choices, allowed)
+    return [options[pick].rank for options, pick in zip(choices, picks, strict=True)]
+
+
+class Costed(Protocol):
+    """Something that may be chosen, with its MACs per image and the loss it brings."""
+
+    @property
+    def macs(self) -> int: ...  # noqa: D102
+
+    @property
+    def loss(self) -> float: ...  # noqa: D102
+
+
+def least_loss(choices: Sequence[Sequence[Costed]], allowed: int) -> list[int]:
+    """Which option to take of each group, so that the total loss is least within `allowed` MACs (see `knapsack`).
+
+    Args:
+        choices: for each group, its options, of which the cheapest together cost no more than `allowed`.
+    """
     common = math.gcd(*(choice.macs for options in choices for choice in options))
     # Only what is spent beyond the smallest choices is counted in units: rounding up must not push those above the budget.
-    base = [options[0].macs for options in choices]
+    base = [min(choice.macs for choice in options) for options in choices]
     spare = allowed - sum(base)
     unit = max(common, -(-spare // _MAX_UNITS))
     costs = [[-(-(choice.macs - first) // unit) for choice in options] for options, first in zip(choices, base, strict=True)]
     return _cheapest(choices, costs, spare // unit)
 
 
-def _cheapest(choices: Sequence[Sequence[Choice]], costs: Sequence[Sequence[int]], capacity: int) -> list[Rank]:
-    """Dynamic programme: `loss[c]` is the least loss so far within c units, `taken[i][c]` the choice of linear i for it."""
+def _allowed(layers: Sequence[Options], choices: Sequence[Sequence[Choice]], target: float) -> int:
+    return budget(sum(layer.dense_macs for layer in layers), sum(options[0].macs for options in choices), target)
+
+
+def _cheapest(choices: Sequence[Sequence[Costed]], costs: Sequence[Sequence[int]], capacity: int) -> list[int]:
+    """Dynamic programme: `loss[c]` is the least loss so far within c units, `taken[i][c]` the choice of group i for it."""
     loss = np.zeros(capacity + 1)
     taken = []
     for options, units in zip(choices, costs, strict=True):
@@ -77,10 +102,9 @@ def _cheapest(choices: Sequence[Sequence[Choice]], costs: Sequence[Sequence[int]
                 table[row, cost:] = loss[: capacity + 1 - cost] + choice.loss
         taken.append(table.argmin(axis=0).astype(np.int32))
         loss = table.min(axis=0)
-    ranks: list[Rank] = []
+    picks: list[int] = []
     left = capacity
-    for options, units, best in zip(reversed(choices), reversed(costs), reversed(taken), strict=True):
-        row = int(best[left])
-        ranks.append(options[row].rank)
-        left -= units[row]
-    return ranks[::-1]
+    for units, best in zip(reversed(costs), reversed(taken), strict=True):
+        picks.append(int(best[left]))
+        left -= units[picks[-1]]
+    return picks[::-1]

@@ -1,9 +1,9 @@
-"""What an allocation chooses from: for each linear, dense or one of a few ranks, with their costs and losses."""
+"""What an allocation chooses from: for each linear, dense or one of a few ranks or widths, with their costs and losses."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,22 @@ Rank = int | None
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to run a linear: its MACs per image and the loss it brings."""
+    """One way to run a linear, or a group of them: its rank or width, its MACs per image, and the loss it brings."""
 
     rank: Rank
     macs: int
     loss: float
+
+
+class Options(Protocol):
+    """Something that a budget is shared among."""
+
+    @property
+    def dense_macs(self) -> int:
+        """MACs per image as it was."""
+
+    def choices(self, multiple: int) -> list[Choice]:
+        """Ways to run it in steps of `multiple`, the last one as it was: MACs rise and losses fall along the list."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,16 +77,14 @@ class LayerOptions:
         return [*low_rank, Choice(None, self.dense_macs, 0.0)]
 
 
-def budget(layers: Sequence[LayerOptions], choices: Sequence[Sequence[Choice]], target: float) -> int:
-    """The MACs that a `target` ratio over all linears allows.
+def budget(dense: int, least: int, target: float) -> int:
+    """The MACs that a `target` ratio of `dense` allows, where the smallest choices together need `least`.
 
     Raises:
         InputError: the target is outside (0, 1], or below what the smallest choices need; names the attainable range.
     """
-    dense = sum(layer.dense_macs for layer in layers)
-    least = sum(options[0].macs for options in choices)
     if not least <= target * dense <= dense:
         lowest = np.ceil(1000 * least / dense) / 1000
-        hint = "choose a ratio in that range, or a smaller multiple of ranks"
+        hint = "choose a ratio in that range, or a smaller multiple of ranks and widths"
         raise InputError(f"target MACs: expected a ratio from {lowest:g} to 1, got {target:g}", hint)
     return int(target * dense)

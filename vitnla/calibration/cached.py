@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vitnla.calibration.collect import Progress, collect
-from vitnla.calibration.statistics import LinearStatistics, Statistics
+from vitnla.calibration.statistics import LinearStatistics, Samples, Statistics
 from vitnla.common.cache import cache_key, find_entry, new_entry
 from vitnla.common.errors import InputError
 from vitnla.data.dataset import Split
@@ -35,7 +36,7 @@ def cached_statistics(
     """
     key = cache_key(_FORMAT, model_hash(model), split.fingerprint(), preprocessing.to_json())
     if (folder := find_entry(_KIND, key)) is not None:
-        return read_statistics(folder / _FILE)
+        return replace(read_statistics(folder / _FILE), samples=Samples(split.images, preprocessing))
     statistics = collect(model, split.images, preprocessing, batch_size, on_progress)
     try:
         with new_entry(_KIND, key) as folder:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vitnla.calibration.statistics import LinearStatistics, Statistics
+from vitnla.calibration.statistics import LinearStatistics, Samples, Statistics
 from vitnla.common.errors import InputError
+from vitnla.data.image_files import Images
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.model.config import LinearName
 from vitnla.model.vit import VisionTransformer
@@ -20,7 +19,7 @@ Progress = Callable[[int, int], None]
 
 
 def collect(
-    model: VisionTransformer, images: NDArray[np.uint8], preprocessing: Preprocessing,
+    model: VisionTransformer, images: Images, preprocessing: Preprocessing,
     batch_size: int = 32, on_progress: Progress = lambda done, total: None,
 ) -> Statistics:  # fmt: skip
     """Second moments and mean of the input of every encoder linear, and the sensitivity of the logits to its output.
@@ -35,7 +34,7 @@ def collect(
     batch estimates it (see `_fisher_probe`).
 
     Args:
-        images: uint8 [N, H, W, C].
+        images: uint8 [N, H, W, C], or files.
         on_progress: called after each batch with the images done and their total.
 
     Raises:
@@ -59,7 +58,7 @@ def collect(
                 sums[key].squared_gradient += float(gradient.double().square().sum())
             on_progress(min(start + batch_size, len(images)), len(images))
     linears = {key: sums[key].finish(key) for key in names}
-    return Statistics(linears, images=len(images), tokens=len(images) * model.config.tokens)
+    return Statistics(linears, len(images), len(images) * model.config.tokens, Samples(images, preprocessing))
 
 
 def _fisher_probe(logits: Tensor, generator: torch.Generator) -> Tensor:

@@ -21,10 +21,10 @@ def export(
     target_macs: Annotated[float | None, typer.Option(help="MACs of the encoder's linears to keep, in (0, 1].", rich_help_panel=_METHOD)] = None,
     rank: Annotated[int | None, typer.Option(help="The same rank for every linear.", rich_help_panel=_METHOD)] = None,
     energy: Annotated[float | None, typer.Option(help="Share of the squared spectrum to keep, in (0, 1].", rich_help_panel=_METHOD)] = None,
-    weighting: Annotated[str | None, typer.Option(help="none, gram or centered.", rich_help_panel=_METHOD)] = None,
+    weighting: Annotated[str | None, typer.Option(help="none, gram, cholesky or centered.", rich_help_panel=_METHOD)] = None,
     allocation: Annotated[str | None, typer.Option(help="uniform or knapsack, for --target-macs.", rich_help_panel=_METHOD)] = None,
-    setting: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, any other setting of the method; repeatable.", rich_help_panel=_METHOD)] = None,
-    data: Annotated[str, typer.Option(help="demo or fashion-mnist:DIR; calibration and test images.", rich_help_panel=_CHECK)] = "demo",
+    setting: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, any setting of the method; repeatable.", rich_help_panel=_METHOD)] = None,
+    data: Annotated[str, typer.Option(help="Data SPEC (docs/data.md): calibration and test images.", rich_help_panel=_CHECK)] = "demo",
     calibration_images: Annotated[int | None, typer.Option(min=1, help="Default: the whole split.", rich_help_panel=_CHECK)] = None,
     eval_images: Annotated[int | None, typer.Option(min=1, help="Default: the whole test split.", rich_help_panel=_CHECK)] = None,
     allow_parity_failure: Annotated[bool, typer.Option(help="Write the bundle all the same, and mark it.", rich_help_panel=_CHECK)] = False,
@@ -61,7 +61,7 @@ def _summarise(bundle: Bundle) -> None:
     manifest = bundle.manifest
     accuracy = manifest.accuracy
     say(
-        f"{bundle.folder}: {manifest.method}, {manifest.macs.ratio:.2f} x the dense linears' MACs, "
+        f"{bundle.folder}: {manifest.method}{', distilled' if manifest.distillation else ''}, {manifest.macs.ratio:.2f} x the dense linears' MACs, "
         f"{manifest.parameters.ratio:.2f} x their parameters, {bundle.model_bytes() / 2**20:.1f} MiB\n"
         f"top-1 {accuracy.top1:.2%} (dense {accuracy.dense_top1:.2%}) on {accuracy.images:,} {accuracy.split} images, "
         f"agreement {accuracy.agreement:.2%}; ONNX against torch: {manifest.parity.max_rel:.1e} relative"
@@ -79,6 +79,7 @@ def _record(bundle: Bundle) -> dict[str, Any]:
         "parameters": {**manifest.parameters.model_dump(), "ratio": manifest.parameters.ratio},
         "accuracy": manifest.accuracy.model_dump(include={"dense_top1", "top1", "agreement", "images"}),
         "parity": {"max_rel": manifest.parity.max_rel},
+        "distillation": manifest.distillation and manifest.distillation.model_dump(),
         "engines": [
             {"path": str(bundle.folder / record.file), **record.model_dump(include={"runtime", "capability", "precision"})}
             for record in bundle.engine_records()

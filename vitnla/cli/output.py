@@ -55,7 +55,7 @@ def status() -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def bar(description: str) -> Iterator[Callable[[int, int, str], None]]:
+def bar(description: str) -> Iterator[Callable[[float, float, str], None]]:
     """A progress bar with an estimate: call it with what is done, the total, and the item at hand."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn

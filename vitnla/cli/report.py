@@ -13,11 +13,11 @@ from vitnla.cli.output import Json, emit, say
 def report(
     results: Annotated[list[Path], typer.Argument(help="Results files of vitdeploy bench.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")] = Path("artifacts/report.html"),
-    format: Annotated[str | None, typer.Option(help="html, md, csv or json. Default: by the ending of the file.")] = None,
+    format: Annotated[str | None, typer.Option(help="html, svg, md, csv or json. Default: by the ending of the file.")] = None,
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "vitdeploy bench",
     json: Json = False,
 ) -> None:
-    """Turn results into one self-contained HTML file, or a table."""
+    """Turn results into one self-contained HTML file, a picture, or a table."""
     from runtime.report.formats import write
     from runtime.results import read_cells
 

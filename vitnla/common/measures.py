@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from vitnla.common.schema import Record
 
 
@@ -18,7 +21,7 @@ class Cost(Record):
 
 
 class LayerRow(Record):
-    """What a method did to one linear. `rank` is null where it stayed dense."""
+    """What a method did to one linear. `rank` is null where it stayed dense, at its old width or a smaller one."""
 
     block: int
     linear: str
@@ -27,9 +30,48 @@ class LayerRow(Record):
     macs: int
     parameters: int
     relative_error: float
-    """||(W - What) x + b - bhat|| / ||W x - mean|| over the calibration tokens: 0 is exact, 1 predicts the mean."""
+    """||(W - What) x + b - bhat|| / ||W x - mean|| over the calibration tokens: 0 is exact, 1 predicts the mean.
+
+    Of narrowed linears, it is that of what they give together: of fc2's output for fc1 and fc2, of the attention scores for
+    qkv, of proj's output, values included, for proj.
+    """
     retained_energy: float
-    """Share of the (weighted) squared singular values that was kept."""
+    """Share of the energy that was kept: of the (weighted) squared singular values, or of the variance of that output."""
+    shape: tuple[int, int] | None = None
+    """(out, in) features now; null in files written before widths could change."""
+    dense_shape: tuple[int, int] | None = None
+    """(out, in) features of the linear that it was made from."""
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether it is of another width than the linear that it was made from."""
+        return self.shape != self.dense_shape
+
+    @property
+    def kept(self) -> float | None:
+        """Rank over full rank, or new weights over old ones where it became narrower; null where it stayed as it was."""
+        if self.rank is not None:
+            return self.rank / self.full_rank
+        if self.shape is None or self.dense_shape is None or not self.narrowed:
+            return None
+        return math.prod(self.shape) / math.prod(self.dense_shape)
+
+
+class Distillation(Record):
+    """How a decomposed model was trained to answer as its teacher does."""
+
+    teacher: str
+    """The model SPEC that was given."""
+    teacher_sha256: str
+    data: str
+    split: str
+    images: int
+    """How many images of that split it was trained on."""
+    epochs: int
+    best_epoch: int
+    """The epoch whose weights were kept; 0 is the student as it was."""
+    settings: dict[str, Any]
+    """The `DistillConfig`, as JSON."""
 
 
 class Accuracy(Record):

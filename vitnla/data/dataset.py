@@ -1,26 +1,27 @@
-"""What a data set is here: named splits of uint8 images and labels. NumPy only, so it works without torch."""
+"""What a data set is here: named splits of images and labels. NumPy only, so it works without torch."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitnla.common.errors import InputError, unknown_name
+from vitnla.data.image_files import ImageFiles, Images
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images [N, H, W, C] uint8 and labels [N] int64."""
+    """Images and labels [N] int64. Images are uint8 [N, H, W, C], or files, which `Preprocessing` decodes batch by batch."""
 
-    images: NDArray[np.uint8]
+    images: Images
     labels: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 4 or self.images.dtype != np.uint8:
+        if isinstance(self.images, np.ndarray) and (self.images.ndim != 4 or self.images.dtype != np.uint8):
             raise InputError(
                 f"expected uint8 images [N, H, W, C], got {self.images.dtype} {self.images.shape}", "check the data files"
             )
@@ -35,12 +36,50 @@ class Split:
 
     def head(self, count: int) -> Split:
         """The first `count` images."""
-        return Split(self.images[:count], self.labels[:count])
+        return self.take(slice(count))
+
+    def take(self, index: slice | NDArray[np.int64]) -> Split:
+        """The images at `index`, in that order."""
+        return Split(self.images[index], self.labels[index])
+
+    def at_size(self, size: int) -> Split:
+        """The same files, to be decoded to `size` x `size` pixels whatever the model takes.
+
+        Raises:
+            InputError: the images are no files, so they have a size.
+        """
+        if not isinstance(self.images, ImageFiles):
+            _, height, width, _ = self.images.shape
+            raise InputError(f"expected no @{size}: these images are {height} x {width}", f"leave @{size} out")
+        return Split(replace(self.images, size=size), self.labels)
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """All images in memory, as uint8 [N, H, W, C]; files are decoded in colour.
+
+        Raises:
+            InputError: the images are files and no size was given, or a file is damaged.
+        """
+        if not isinstance(self.images, ImageFiles):
+            return self.images
+        if self.images.size is None:
+            raise InputError(
+                f"expected a size to decode the images in {self.images.root} to, got none", "give one, such as folder:DIR@64"
+            )
+        return self.images.decode(self.images.size, 3, "bilinear")
+
+    def in_memory(self) -> Split:
+        """The same split with its images as one array; see `pixels`."""
+        return Split(self.pixels(), self.labels)
 
     def fingerprint(self) -> str:
-        """Hash of the pixels and labels: the key under which results about this split are cached."""
-        digest = hashlib.sha256(repr(self.images.shape).encode())
-        digest.update(np.ascontiguousarray(self.images).data)
+        """Hash of the pixels and labels, or of the files and labels: the key under which results about this split are cached."""
+        if isinstance(self.images, ImageFiles):
+            digest = hashlib.sha256(repr((len(self), self.images.size)).encode())
+            for content in self.images.contents():
+                digest.update(hashlib.sha256(content).digest())
+        else:
+            digest = hashlib.sha256(repr(self.images.shape).encode())
+            digest.update(np.ascontiguousarray(self.images).data)
         digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()
 
@@ -58,3 +97,7 @@ class Dataset:
         if name not in self.splits:
             raise unknown_name(f"split of data '{self.name}'", name, self.splits)
         return self.splits[name]
+
+    def at_size(self, size: int) -> Dataset:
+        """The same data set with every split's files to be decoded to `size` x `size` pixels."""
+        return Dataset(self.name, self.labels, {name: split.at_size(size) for name, split in self.splits.items()})

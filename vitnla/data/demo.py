@@ -28,7 +28,7 @@ def load_demo(path: Path = ASSET) -> Dataset:
 def pack_demo(source: Dataset, path: Path, count: int = 1_000) -> None:
     """Write the packaged file from the full Fashion-MNIST (see scripts/pack_demo.py)."""
     chosen = {name: source.split(name) if name == "test" else source.split(name).head(count) for name in SPLITS}
-    arrays = {f"{name}_images": split.images for name, split in chosen.items()}
+    arrays = {f"{name}_images": split.pixels() for name, split in chosen.items()}
     arrays |= {f"{name}_labels": split.labels.astype(np.uint8) for name, split in chosen.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, allow_pickle=False, **arrays)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitnla.common.errors import InputError
+from vitnla.data.carve import carve
 from vitnla.data.dataset import Dataset, Split
 from vitnla.data.idx import read_idx
 
@@ -29,14 +30,8 @@ def load_fashion_mnist(folder: Path) -> Dataset:
         raise InputError(
             f"{folder}: expected more than {HELD_OUT + CALIBRATION} training images, got {len(labels)}", "use the complete files"
         )
-    fitted = len(labels) - HELD_OUT
-    splits = {
-        "train": Split(images[:fitted], labels[:fitted]),
-        "calibration": Split(images[fitted - CALIBRATION : fitted], labels[fitted - CALIBRATION : fitted]),
-        "validation": Split(images[fitted:], labels[fitted:]),
-        "test": Split(*_read_pair(folder, "t10k")),
-    }
-    return Dataset("fashion-mnist", LABELS, splits)
+    splits = carve(Split(images, labels), HELD_OUT, CALIBRATION)
+    return Dataset("fashion-mnist", LABELS, {**splits, "test": Split(*_read_pair(folder, "t10k"))})
 
 
 def _read_pair(folder: Path, prefix: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -52,8 +52,8 @@ class ImageFiles:
         """
         if not self.names:
             return np.empty((0, size, size, channels), np.uint8)
-        filter = resampling(interpolation)
-        pixels = [_decode(self.root / name, size, "L" if channels == 1 else "RGB", filter) for name in self.names]
+        kernel = resampling(interpolation)
+        pixels = [_decode(self.root / name, size, "L" if channels == 1 else "RGB", kernel) for name in self.names]
         return np.stack(pixels).reshape(len(pixels), size, size, -1)
 
     def contents(self) -> Iterator[bytes]:
@@ -80,16 +80,17 @@ def resampling(interpolation: Interpolation) -> Resampling:
     return {"nearest": Resampling.NEAREST, "bilinear": Resampling.BILINEAR, "bicubic": Resampling.BICUBIC}[interpolation]
 
 
-def _decode(path: Path, size: int, mode: Literal["L", "RGB"], filter: Resampling) -> NDArray[np.uint8]:
+def _decode(path: Path, size: int, mode: Literal["L", "RGB"], kernel: Resampling) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:
         with path.open("rb", buffering=_READ_BUFFER) as stream, Image.open(stream) as image:
             width, height = image.size
             side = min(width, height)
-            left, top = (width - side) / 2, (height - side) / 2
-            square = image.convert(mode).resize((size, size), filter, box=(left, top, left + side, top + side))
-            return np.asarray(square, np.uint8)
+            left, top = (width - side) // 2, (height - side) // 2
+            # Cropped first: `resize` with a box would blend in pixels from outside it.
+            square = image.crop((left, top, left + side, top + side))
+            return np.asarray(square.convert(mode).resize((size, size), kernel), np.uint8)
     # Pillow's decoders raise SyntaxError for broken headers and ValueError for impossible sizes.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: expected a complete image file, got: {error}", "copy the file again, or remove it") from error

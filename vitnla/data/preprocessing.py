@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from pydantic import Field
 
 from vitnla.common.errors import InputError
 from vitnla.common.schema import Record
+from vitnla.data.image_files import ImageFiles, Images, Interpolation, resampling
 
 
 class Preprocessing(Record):
@@ -18,15 +19,21 @@ class Preprocessing(Record):
     image_size: Annotated[int, Field(ge=1)]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
 
     @property
     def channels(self) -> int:
         """Channels of the model's input."""
         return len(self.mean)
 
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 [N, H, W, C] -> float32 [N, channels, image_size, image_size]; grey is repeated where colour is wanted."""
+    def __call__(self, images: Images) -> NDArray[np.float32]:
+        """uint8 [N, H, W, C] -> float32 [N, channels, image_size, image_size]; grey is repeated where colour is wanted.
+
+        Raises:
+            InputError: the images have other channels, or a file is damaged.
+        """
+        if isinstance(images, ImageFiles):
+            images = images.decode(images.size or self.image_size, self.channels, self.interpolation)
         if images.shape[-1] not in (1, self.channels):
             raise InputError(
                 f"expected images of {self.channels} channels, got {images.shape[-1]}", "choose data that fits the model"
@@ -39,9 +46,9 @@ class Preprocessing(Record):
         return np.asarray(scaled / np.asarray(self.std, np.float32).reshape(shape), np.float32)
 
 
-def _resize(images: NDArray[np.uint8], size: int, interpolation: str) -> NDArray[np.uint8]:
+def _resize(images: NDArray[np.uint8], size: int, interpolation: Interpolation) -> NDArray[np.uint8]:
     from PIL import Image  # only models whose size differs from the data's need it
 
-    filters = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-    resized = [np.asarray(Image.fromarray(image.squeeze()).resize((size, size), filters[interpolation])) for image in images]
+    kernel = resampling(interpolation)
+    resized = [np.asarray(Image.fromarray(image.squeeze()).resize((size, size), kernel)) for image in images]
     return np.stack(resized).reshape(len(images), size, size, images.shape[-1])

@@ -13,6 +13,8 @@ from vitnla.data.carve import assemble
 from vitnla.data.dataset import Dataset, Split
 
 LABELS = tuple("0123456789")
+_UNREADABLE = (OSError, EOFError, ValueError, TypeError, IndexError, NotImplementedError, zlib.error, struct.error)
+"""What loadmat raises, beside its own error, for a file that ends early: it depends on where that is."""
 
 
 def load_svhn(folder: Path) -> Dataset:
@@ -35,8 +37,7 @@ def _read(path: Path) -> Split:
         images, labels = np.asarray(arrays["X"]), np.asarray(arrays["y"]).reshape(-1)
     except KeyError as error:
         raise InputError(f"{path}: expected arrays X and y, got no {error.args[0]}", "this is no file of SVHN") from error
-    # What loadmat raises for a file that ends early depends on where it ends.
-    except (MatReadError, OSError, EOFError, ValueError, TypeError, NotImplementedError, zlib.error, struct.error) as error:
+    except (MatReadError, *_UNREADABLE) as error:
         raise InputError(f"{path}: expected a MATLAB 5 file, got: {error}", "it may be truncated; copy it again") from error
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[:3] != (32, 32, 3):
         found = f"{images.dtype} {images.shape}"

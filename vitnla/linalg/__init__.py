@@ -1,9 +1,11 @@
 """Pure functions on matrices, computed in float64."""
 
+from vitnla.linalg.heads import ScoreBasis, score_basis
 from vitnla.linalg.lowrank import (
     Factors,
     OutputBasis,
     bias_correction,
+    cholesky_basis,
     energies_along,
     output_basis,
     output_error,
@@ -14,8 +16,10 @@ from vitnla.linalg.lowrank import (
     truncated_svd,
     whitened_svd_factors,
 )
+from vitnla.linalg.selection import PivotedCholesky, interpolation, pivoted_cholesky
 
 __all__ = [
-    "Factors", "OutputBasis", "bias_correction", "energies_along", "output_basis", "output_error", "output_pca_factors",
-    "project", "retained_energy", "svd_basis", "truncated_svd", "whitened_svd_factors",
+    "Factors", "OutputBasis", "PivotedCholesky", "ScoreBasis", "bias_correction", "cholesky_basis", "energies_along",
+    "interpolation", "output_basis", "output_error", "output_pca_factors", "pivoted_cholesky", "project", "retained_energy",
+    "score_basis", "svd_basis", "truncated_svd", "whitened_svd_factors",
 ]  # fmt: skip

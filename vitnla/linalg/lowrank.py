@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vitnla.common.errors import InputError
+from vitnla.linalg.symmetric import cholesky_factor
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,20 @@ def output_basis(weight: Tensor, second_moment: Tensor) -> OutputBasis:
     output_moment = r @ c @ r.T
     values, vectors = torch.linalg.eigh((output_moment + output_moment.T) / 2)
     return OutputBasis(q @ vectors.flip(1), values.flip(0).clamp(min=0))
+
+
+def cholesky_basis(weight: Tensor, second_moment: Tensor) -> OutputBasis:
+    """The same basis by Cholesky whitening (Wang et al. 2024, SVD-LLM): C = L LT, SVD(W L) = U S VT; directions U, energies S^2.
+
+    `project` makes U_r U_rT W of it, which is their U_r S_r V_rT L^-1 but needs no inverse: a singular C, whose L is
+    singular too, is not damped.
+
+    Raises:
+        InputError: a number is not finite.
+    """
+    w = _float64(weight, "weight")
+    left, values, _ = torch.linalg.svd(w @ cholesky_factor(second_moment), full_matrices=False)
+    return OutputBasis(left, values.square())
 
 
 def project(weight: Tensor, basis: OutputBasis, rank: int) -> Factors:

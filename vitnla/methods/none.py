@@ -10,6 +10,8 @@ from vitnla.methods.base import METHODS, Decomposition, Method
 from vitnla.methods.rows import layer_row
 from vitnla.model.vit import VisionTransformer
 
+NONE = "none"
+
 
 class NoneConfig(Record):
     """Nothing to choose."""
@@ -21,4 +23,4 @@ def apply(model: VisionTransformer, statistics: Statistics | None, config: NoneC
     return Decomposition(copy.deepcopy(model), rows)
 
 
-METHODS.add("none", Method("none", "deployable", "The dense model, unchanged", NoneConfig, apply, lambda config: False))
+METHODS.add(NONE, Method(NONE, "deployable", "The dense model, unchanged", NoneConfig, apply, lambda config: False))

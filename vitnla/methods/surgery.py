@@ -1,19 +1,28 @@
-"""A new model from an old one, with some linears replaced by low-rank pairs. The old one is never touched."""
+"""A new model from an old one, with some linears replaced by narrower or low-rank ones. The old one is never touched."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
 from vitnla.common.errors import InputError
 from vitnla.linalg import Factors
 from vitnla.model.checkpoint import build
-from vitnla.model.config import LinearName, ViTConfig
+from vitnla.model.config import AttentionKind, BlockConfig, LinearName, Online, ViTConfig
 from vitnla.model.vit import VisionTransformer
 
 Key = tuple[int, LinearName]
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A linear y = W x + b: weight [out, in], bias [out]."""
+
+    weight: Tensor
+    bias: Tensor
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,31 @@ class LowRank:
 
     factors: Factors
     bias: Tensor
+
+
+@dataclass(frozen=True)
+class BlockChange:
+    """New linears of one block, and the widths and forms that they bring; what is None or not named stays as it was."""
+
+    linears: Mapping[LinearName, Dense | LowRank]
+    qk_dim: int | None = None
+    v_dim: int | None = None
+    mlp_dim: int | None = None
+    attention: AttentionKind | None = None
+    online: Online | None = None
+    parameters: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the new form has beside its linears, by its name in the block, such as `attn.key_scale`."""
+
+    def __or__(self, other: BlockChange) -> BlockChange:
+        """Both changes; where they differ, that of `other`."""
+        parameters = {**self.parameters, **other.parameters}
+        return BlockChange({**self.linears, **other.linears}, **{**self.fields, **other.fields}, parameters=parameters)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The widths and forms that change, by their names in `BlockConfig`."""
+        names = ("qk_dim", "v_dim", "mlp_dim", "attention", "online")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 def dense_linear(model: VisionTransformer, key: Key) -> nn.Linear:
@@ -37,20 +71,41 @@ def dense_linear(model: VisionTransformer, key: Key) -> nn.Linear:
     return linear
 
 
+def with_blocks(model: VisionTransformer, changes: Mapping[int, BlockChange]) -> VisionTransformer:
+    """A copy of `model`, in evaluation mode, with the changes to the blocks named in `changes`.
+
+    Raises:
+        InputError: a new weight does not have the shape that the changed widths ask for, or is not finite.
+    """
+    tensors = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    for block, change in changes.items():
+        for name, new in change.linears.items():
+            prefix = f"blocks.{block}.{'attn' if name in ('qkv', 'proj') else 'mlp'}.{name}."
+            tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(prefix)}
+            # A clone, because what is new may be a part of what was.
+            tensors |= {prefix + part: tensor.detach().clone() for part, tensor in _parameters(new)}
+        tensors |= {f"blocks.{block}.{name}": tensor.detach().clone() for name, tensor in change.parameters.items()}
+    blocks = [_changed(block, changes[index]) if index in changes else block for index, block in enumerate(model.config.blocks)]
+    return build(ViTConfig.model_validate({**dict(model.config), "blocks": blocks}), tensors, "decomposed model")
+
+
 def with_low_rank(model: VisionTransformer, replacements: Mapping[Key, LowRank]) -> VisionTransformer:
     """A copy of `model`, in evaluation mode, in which each linear named in `replacements` is low-rank."""
-    tensors = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    for (block, name), new in replacements.items():
-        prefix = f"blocks.{block}.{'attn' if name in ('qkv', 'proj') else 'mlp'}.{name}"
-        del tensors[f"{prefix}.weight"], tensors[f"{prefix}.bias"]
-        tensors |= {f"{prefix}.U.weight": new.factors.U, f"{prefix}.V.weight": new.factors.V, f"{prefix}.U.bias": new.bias}
-    ranks = {key: new.factors.rank for key, new in replacements.items()}
-    return build(_with_ranks(model.config, ranks), tensors, "decomposed model")
+    blocks = {block for block, _ in replacements}
+    return with_blocks(
+        model, {at: BlockChange({name: new for (block, name), new in replacements.items() if block == at}) for at in blocks}
+    )
 
 
-def _with_ranks(config: ViTConfig, ranks: Mapping[Key, int]) -> ViTConfig:
-    blocks = []
-    for index, block in enumerate(config.blocks):
-        changed = block.ranks.model_copy(update={name: rank for (at, name), rank in ranks.items() if at == index})
-        blocks.append(block.model_copy(update={"ranks": changed}))
-    return config.model_copy(update={"blocks": tuple(blocks)})
+def _parameters(new: Dense | LowRank) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(new, Dense):
+        yield from (("weight", new.weight), ("bias", new.bias))
+    else:
+        yield from (("U.weight", new.factors.U), ("V.weight", new.factors.V), ("U.bias", new.bias))
+
+
+def _changed(block: BlockConfig, change: BlockChange) -> BlockConfig:
+    ranks: dict[str, int | None] = {
+        name: new.factors.rank if isinstance(new, LowRank) else None for name, new in change.linears.items()
+    }
+    return block.model_copy(update={**change.fields, "ranks": block.ranks.model_copy(update=ranks)})

@@ -49,12 +49,12 @@ def load_checkpoint(folder: Path) -> VisionTransformer:
     return build(config, read_tensors(folder / WEIGHTS), str(folder))
 
 
-def build(config: ViTConfig, tensors: dict[str, Tensor], origin: str) -> VisionTransformer:
-    """A model of `config` that holds `tensors`; `origin` names the source in errors."""
+def build(config: ViTConfig, tensors: dict[str, Tensor], origin: str, dtype: torch.dtype = torch.float32) -> VisionTransformer:
+    """A model of `config` that holds `tensors` as `dtype`; `origin` names the source in errors."""
     with torch.device("meta"):
         model = VisionTransformer(config)
     check_tensors(model, tensors, origin)
-    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    model.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
     model.requires_grad_(True)
     return model.eval()
 

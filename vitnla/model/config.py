@@ -12,8 +12,17 @@ from vitnla.common.schema import Record, first_complaint
 Width = Annotated[int, Field(ge=1)]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu"]
 Pooling = Literal["cls", "mean", "cls+mean"]
+NormKind = Literal["layer", "rms"]
 LinearName = Literal["qkv", "proj", "fc1", "fc2"]
 LINEARS: tuple[LinearName, ...] = ("qkv", "proj", "fc1", "fc2")
+AttentionKind = Literal["standard", "symmetric", "cholesky", "gram"]
+"""Where the scores of a head come from, for tokens X [N, dim] of which x is one row:
+
+- `standard`: Q K^T, with queries and keys of their own.
+- `symmetric`: Q diag(s) Q^T, one projection and a learned s [qk_dim].
+- `cholesky`: X_h L L^T X_h^T, the head's own channels X_h [N, qk_dim] and a learned lower-triangular L.
+- `gram`: X X^T, the same for every head and without weights.
+"""
 
 
 class Ranks(Record):
@@ -23,6 +32,27 @@ class Ranks(Record):
     proj: Width | None = None
     fc1: Width | None = None
     fc2: Width | None = None
+
+
+class StoredFactor(Record):
+    """The block keeps the Cholesky factor of its tokens' A = x x^T + epsilon I, and does not use it."""
+
+    kind: Literal["cholesky"] = "cholesky"
+    epsilon: Annotated[float, Field(gt=0)] = 1e-3
+    """Relative to the mean of the diagonal of x x^T."""
+
+
+class Truncation(Record):
+    """The block truncates an activation to `rank`: the attention output (`svd`) or the scores x x^T (`pca`, `tensor`)."""
+
+    kind: Literal["pca", "svd", "tensor"]
+    rank: Width
+    form: Literal["exact", "matmul"] = "exact"
+    """By eigenvectors, or by matrix products alone, which is what a graph without such an operator can hold."""
+
+
+Online = Annotated[StoredFactor | Truncation, Field(discriminator="kind")]
+"""A decomposition of activations at every forward pass, as in the slide deck: see `vitnla.model.online`."""
 
 
 class BlockConfig(Record):
@@ -36,11 +66,25 @@ class BlockConfig(Record):
     v_dim: Width
     mlp_dim: Width
     ranks: Ranks = Ranks()
+    attention: AttentionKind = "standard"
+    online: Online | None = None
+
+    @model_validator(mode="after")
+    def _scores_to_truncate(self) -> Self:
+        if isinstance(self.online, Truncation) and self.online.kind != "svd" and self.attention != "gram":
+            raise ValueError(f"online '{self.online.kind}' truncates the scores of attention 'gram', but got '{self.attention}'")
+        return self
+
+    @property
+    def query_key_widths(self) -> tuple[int, ...]:
+        """Features that `qkv` computes before the values, all heads together: queries and keys, queries alone, or neither."""
+        projections = {"standard": 2, "symmetric": 1, "cholesky": 0, "gram": 0}[self.attention]
+        return (self.heads * self.qk_dim,) * projections
 
     def linear_shapes(self, dim: int) -> dict[LinearName, tuple[int, int]]:
         """(out_features, in_features) of each linear, for a residual stream of width `dim`."""
         return {
-            "qkv": (self.heads * (2 * self.qk_dim + self.v_dim), dim),
+            "qkv": (sum(self.query_key_widths) + self.heads * self.v_dim, dim),
             "proj": (dim, self.heads * self.v_dim),
             "fc1": (self.mlp_dim, dim),
             "fc2": (dim, self.mlp_dim),
@@ -61,6 +105,8 @@ class ViTConfig(Record):
     pooling: Pooling = "cls"
     activation: Activation = "gelu"
     layer_scale: bool = False
+    norm: NormKind = "layer"
+    """`layer` is LayerNorm; `rms` divides by the root mean square alone, which `pca-slice` turns every LayerNorm into."""
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6
     head_hidden: Width | None = None
     """Hidden width of the MLP head; `None` is a single linear layer."""
@@ -76,6 +122,15 @@ class ViTConfig(Record):
                 rank = getattr(block.ranks, name)
                 if rank is not None and rank > min(rows, columns):
                     raise ValueError(f"blocks.{index}.{name}: rank must be at most {min(rows, columns)}, but got {rank}")
+            if block.attention == "cholesky" and block.heads * block.qk_dim != self.dim:
+                width = block.heads * block.qk_dim
+                raise ValueError(
+                    f"blocks.{index}: attention 'cholesky' splits dim {self.dim} into heads, but got {width} channels"
+                )
+            if isinstance(block.online, Truncation):
+                full = min(self.tokens, self.dim) if block.online.kind == "svd" else self.tokens
+                if block.online.rank > full:
+                    raise ValueError(f"blocks.{index}.online: rank must be at most {full}, but got {block.online.rank}")
         return self
 
     @classmethod
@@ -101,6 +156,11 @@ class ViTConfig(Record):
         except ValidationError as error:
             raise InputError(f"model shape: {first_complaint(error)}", "change the named width") from error
 
+    def exportable(self) -> Self:
+        """The same model by operators that a graph can hold: no unused factors, and truncations by matrix products."""
+        blocks = [block.model_copy(update={"online": _exportable(block.online)}) for block in self.blocks]
+        return self.model_copy(update={"blocks": tuple(blocks)})
+
     @property
     def patches(self) -> int:
         """Number of patch tokens."""
@@ -115,3 +175,7 @@ class ViTConfig(Record):
     def tokens(self) -> int:
         """Length of the sequence that the encoder sees."""
         return self.prefix_tokens + self.patches
+
+
+def _exportable(online: Online | None) -> Online | None:
+    return online.model_copy(update={"form": "matmul"}) if isinstance(online, Truncation) else None

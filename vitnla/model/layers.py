@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitnla.model.config import Activation, BlockConfig
+from vitnla.model.config import Activation, BlockConfig, NormKind, StoredFactor, Truncation
+from vitnla.model.online import CholeskyQueries, GramScores, StoredCholesky, TruncatedOutput
 
 
 class LowRankLinear(nn.Module):
@@ -28,6 +29,23 @@ def linear(in_features: int, out_features: int, rank: int | None) -> nn.Module:
     return nn.Linear(in_features, out_features) if rank is None else LowRankLinear(in_features, out_features, rank)
 
 
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019, eq. 4), without gains: the linear that follows holds them."""
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., dim] -> [..., dim]."""
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
+
+
+def norm(kind: NormKind, dim: int, eps: float) -> nn.Module:
+    """The norm of a residual stream by its name in the config."""
+    return nn.LayerNorm(dim, eps=eps) if kind == "layer" else RMSNorm(eps)
+
+
 def activation(name: Activation, x: Tensor) -> Tensor:
     """Elementwise activation by its name in the config."""
     if name == "gelu":
@@ -42,26 +60,52 @@ def activation(name: Activation, x: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Multi-head self-attention whose queries/keys and values may differ in width.
 
-    The scale is 1/sqrt(qk_dim); a method that narrows qk_dim folds the change of scale into W_q.
+    The scale is 1/sqrt(qk_dim); a method that narrows qk_dim folds the change of scale into W_q. Symmetric attention has one
+    projection q and keys k = q * s with `key_scale` s; for the other kinds of scores see `vitnla.model.online`.
     """
 
     def __init__(self, dim: int, config: BlockConfig) -> None:
         super().__init__()
         self.heads, self.qk_dim, self.v_dim = config.heads, config.qk_dim, config.v_dim
+        self.kind, self.widths = config.attention, [*config.query_key_widths, config.heads * config.v_dim]
         shapes = config.linear_shapes(dim)
         self.qkv = linear(dim, shapes["qkv"][0], config.ranks.qkv)
         self.proj = linear(shapes["proj"][1], dim, config.ranks.proj)
+        if self.kind == "symmetric":
+            self.key_scale = nn.Parameter(torch.ones(config.heads * config.qk_dim))
+        elif self.kind == "cholesky":
+            self.queries = CholeskyQueries(config)
+        elif self.kind == "gram":
+            self.scores = GramScores(config.online if isinstance(config.online, Truncation) else None)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, dim] -> [B, N, dim]."""
-        batch, tokens, _ = x.shape
-        qk = self.heads * self.qk_dim
-        q, k, v = self.qkv(x).split([qk, qk, self.heads * self.v_dim], dim=-1)
-        q, k = (part.reshape(batch, tokens, self.heads, self.qk_dim).transpose(1, 2) for part in (q, k))
-        v = v.reshape(batch, tokens, self.heads, self.v_dim).transpose(1, 2)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
-        out: Tensor = self.proj(mixed.reshape(batch, tokens, self.heads * self.v_dim))
+        out: Tensor = self.proj(self.mix(x))
         return out
+
+    def mix(self, x: Tensor) -> Tensor:
+        """What `proj` is given: the heads' weighted values side by side, [B, N, dim] -> [B, N, heads * v_dim]."""
+        *parts, v = self.qkv(x).split(self.widths, dim=-1)
+        v = self._by_head(v, self.v_dim)
+        if self.kind == "gram":
+            mixed = (self.scores(x) / x.shape[-1] ** 0.5).softmax(-1).to(v.dtype) @ v
+        else:
+            mixed = F.scaled_dot_product_attention(*self._queries_keys(x, parts), v)
+        joined: Tensor = mixed.transpose(1, 2).reshape(*x.shape[:2], self.heads * self.v_dim)
+        return joined
+
+    def _queries_keys(self, x: Tensor, parts: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Each [B, heads, N, qk_dim], from the tokens or from what `qkv` made of them."""
+        if self.kind == "cholesky":
+            queries = self.queries(x)
+            return queries, queries
+        q = parts[0]
+        k = q * self.key_scale if self.kind == "symmetric" else parts[1]
+        return self._by_head(q, self.qk_dim), self._by_head(k, self.qk_dim)
+
+    def _by_head(self, part: Tensor, width: int) -> Tensor:
+        """[B, N, heads * width] -> [B, heads, N, width]."""
+        return part.reshape(*part.shape[:2], self.heads, width).transpose(1, 2)
 
 
 class Mlp(nn.Module):
@@ -75,8 +119,12 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, dim] -> [B, N, dim]."""
-        out: Tensor = self.fc2(activation(self.act, self.fc1(x)))
+        out: Tensor = self.fc2(self.hidden(x))
         return out
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """What `fc2` is given: [B, N, dim] -> [B, N, mlp_dim]."""
+        return activation(self.act, self.fc1(x))
 
 
 class LayerScale(nn.Module):
@@ -92,19 +140,27 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm encoder block: x + ls1(attn(norm1(x))), then x + ls2(mlp(norm2(x)))."""
+    """Pre-norm encoder block: x + ls1(attn(norm1(x))), then x + ls2(mlp(norm2(x))).
 
-    def __init__(self, dim: int, config: BlockConfig, act: Activation, eps: float, layer_scale: bool) -> None:
+    An online row stores a factor of norm1(x) or truncates attn(...); both are identities elsewhere.
+    """
+
+    def __init__(
+        self, dim: int, config: BlockConfig, act: Activation, norm_kind: NormKind, eps: float, layer_scale: bool
+    ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        online = config.online
+        self.norm1 = norm(norm_kind, dim, eps)
+        self.store = StoredCholesky(online.epsilon) if isinstance(online, StoredFactor) else nn.Identity()
         self.attn = Attention(dim, config)
+        self.truncate = TruncatedOutput(online) if isinstance(online, Truncation) and online.kind == "svd" else nn.Identity()
         self.ls1 = LayerScale(dim) if layer_scale else nn.Identity()
-        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.norm2 = norm(norm_kind, dim, eps)
         self.mlp = Mlp(dim, config, act)
         self.ls2 = LayerScale(dim) if layer_scale else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, dim] -> [B, N, dim]."""
-        x = x + self.ls1(self.attn(self.norm1(x)))
+        x = x + self.ls1(self.truncate(self.attn(self.store(self.norm1(x)))))
         out: Tensor = x + self.ls2(self.mlp(self.norm2(x)))
         return out

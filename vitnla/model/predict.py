@@ -8,16 +8,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vitnla.data.image_files import Images
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.model.vit import VisionTransformer
 
 
 @torch.inference_mode()
 def predict(
-    model: VisionTransformer, preprocessing: Preprocessing, images: NDArray[np.uint8], *, device: torch.device | None = None,
+    model: VisionTransformer, preprocessing: Preprocessing, images: Images, *, device: torch.device | None = None,
     batch_size: int = 250, on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> NDArray[np.float32]:  # fmt: skip
-    """Logits [N, classes] float32 of uint8 images [N, H, W, C], computed in float32, batch by batch."""
+    """Logits [N, classes] float32 of images [N], computed in float32, batch by batch."""
     device = device or torch.device("cpu")
     model = model.to(device).eval()
     outputs = []

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vitnla.model.config import LINEARS, LinearName, ViTConfig
-from vitnla.model.layers import Block
+from vitnla.model.layers import Block, norm
 
 
 class VisionTransformer(nn.Module):
@@ -23,9 +23,9 @@ class VisionTransformer(nn.Module):
         self.prefix = nn.Parameter(torch.zeros(config.prefix_tokens, dim)) if config.prefix_tokens else None
         self.pos_embed = nn.Parameter(torch.zeros(config.tokens, dim))
         self.blocks = nn.ModuleList(
-            Block(dim, block, config.activation, config.norm_eps, config.layer_scale) for block in config.blocks
+            Block(dim, block, config.activation, config.norm, config.norm_eps, config.layer_scale) for block in config.blocks
         )
-        self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
+        self.norm = norm(config.norm, dim, config.norm_eps)
         features = dim * (2 if config.pooling == "cls+mean" else 1)
         self.head = (
             nn.Linear(features, config.classes)
@@ -67,6 +67,15 @@ class VisionTransformer(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] -> logits [B, classes]."""
         return self.classify(self.encode(self.embed(images)))
+
+    def exportable(self) -> VisionTransformer:
+        """The same weights under `config.exportable()`; this very model where that changes nothing."""
+        config = self.config.exportable()
+        if config == self.config:
+            return self
+        model = VisionTransformer(config)
+        model.load_state_dict(self.state_dict())
+        return model.train(self.training)
 
     def linear(self, block: int, name: LinearName) -> nn.Module:
         """The linear `name` of a block: `nn.Linear`, or `LowRankLinear` where the config gives it a rank."""

@@ -1,14 +1,16 @@
-"""The two small files beside a checkpoint's weights that make it a source model."""
+"""The small files beside a checkpoint's weights that make it a source model."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from vitnla.common.files import write_atomically
+from vitnla.common.measures import Distillation, LayerRow
 from vitnla.common.schema import Record
 from vitnla.data.preprocessing import Preprocessing
 
-PREPROCESSING, LABELS = "preprocessing.json", "labels.json"
+PREPROCESSING, LABELS, ORIGIN = "preprocessing.json", "labels.json", "origin.json"
 
 
 class Labels(Record):
@@ -17,7 +19,23 @@ class Labels(Record):
     labels: tuple[str, ...]
 
 
-def write_description(folder: Path, preprocessing: Preprocessing, labels: tuple[str, ...]) -> None:
-    """Write both files into a checkpoint folder."""
+class Origin(Record):
+    """The dense model that a checkpoint was made from, and how: what its costs and answers are compared with."""
+
+    source: str
+    """The dense model's SPEC, as it was given."""
+    source_sha256: str
+    """Its `SourceModel.sha256`."""
+    method: str
+    method_config: dict[str, Any]
+    layers: tuple[LayerRow, ...]
+    """What the method did to each linear. Distillation keeps the shapes and changes the weights, so errors are from before it."""
+    distillation: Distillation | None = None
+
+
+def write_description(folder: Path, preprocessing: Preprocessing, labels: tuple[str, ...], origin: Origin | None = None) -> None:
+    """Write preprocessing and labels into a checkpoint folder, and the origin of a model that was decomposed."""
     write_atomically(folder / PREPROCESSING, preprocessing.to_json())
     write_atomically(folder / LABELS, Labels(labels=labels).to_json())
+    if origin is not None:
+        write_atomically(folder / ORIGIN, origin.to_json())

@@ -10,7 +10,7 @@ from vitnla.common.errors import InputError
 from vitnla.common.files import sha256_file
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.model.checkpoint import WEIGHTS, load_checkpoint
-from vitnla.sources.description import LABELS, PREPROCESSING, Labels
+from vitnla.sources.description import LABELS, ORIGIN, PREPROCESSING, Labels, Origin
 from vitnla.sources.hf_dinov2 import load_hf
 from vitnla.sources.model import SourceModel
 
@@ -39,6 +39,23 @@ def load_model(spec: str) -> SourceModel:
     )
 
 
+def load_dense(origin: Origin) -> SourceModel:
+    """The dense model that a checkpoint was made from.
+
+    Raises:
+        InputError: it is not where it was, or it is another one now.
+    """
+    hint = f"put it back, or correct 'source' in the checkpoint's {ORIGIN}"
+    try:
+        dense = load_model(origin.source)
+    except InputError as error:
+        message = f"the dense model that this one was made from cannot be loaded: {error.message}"
+        raise InputError(message, hint) from error
+    if dense.sha256 != origin.source_sha256:
+        raise InputError(f"the model at '{origin.source}' is not the dense one that this one was made from", hint)
+    return dense
+
+
 def _load_folder(folder: Path, spec: str) -> SourceModel:
     model = load_checkpoint(folder)
     preprocessing = Preprocessing.read(folder / PREPROCESSING)
@@ -54,4 +71,5 @@ def _load_folder(folder: Path, spec: str) -> SourceModel:
             f"{folder}: expected {model.config.classes} class names in {LABELS}, got {len(labels)}", f"correct {LABELS}"
         )
     digest = hashlib.sha256((sha256_file(folder / WEIGHTS) + model.config.to_json()).encode()).hexdigest()
-    return SourceModel(spec, digest, model, preprocessing, labels)
+    origin = Origin.read(folder / ORIGIN) if (folder / ORIGIN).is_file() else None
+    return SourceModel(spec, digest, model, preprocessing, labels, origin)

@@ -6,14 +6,19 @@ from dataclasses import dataclass
 
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.model.vit import VisionTransformer
+from vitnla.sources.description import Origin
 
 
 @dataclass(frozen=True)
 class SourceModel:
-    """A canonical model, where it came from (`spec`, and `sha256` of its weights), its preprocessing and class names."""
+    """A canonical model, where it came from (`spec`, and `sha256` of its weights), its preprocessing and class names.
+
+    `origin` is the dense model that it was decomposed from, where the checkpoint says so.
+    """
 
     spec: str
     sha256: str
     model: VisionTransformer
     preprocessing: Preprocessing
     labels: tuple[str, ...]
+    origin: Origin | None = None

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitnla.training.config import TrainConfig
+from vitnla.training.config import Schedule
 
 
-def augment(images: Tensor, config: TrainConfig, generator: torch.Generator) -> Tensor:
+def augment(images: Tensor, config: Schedule, generator: torch.Generator) -> Tensor:
     """Flip, shift and erase [B, C, H, W] images, each with its own draw; blank pixels are the image's minimum."""
     images = images.clone()
     if config.flip:

@@ -1,33 +1,41 @@
-"""The optimiser pair, its schedule, the moving average, and their state as plain tensors."""
+"""The optimisers, their schedule, the moving average, and their state as plain tensors."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from vitnla.model.vit import VisionTransformer
-from vitnla.training.config import TrainConfig
+from vitnla.training.config import Schedule
 
 
-def make_optimizers(model: VisionTransformer, config: TrainConfig) -> list[Optimizer]:
-    """Muon for the hidden matrices, AdamW for everything else; vectors and positions are not decayed."""
+def make_optimizers(model: VisionTransformer, config: Schedule) -> list[Optimizer]:
+    """Muon for the hidden matrices, AdamW for everything else."""
     hidden = [p for p in model.blocks.parameters() if p.ndim == 2]
     chosen = {id(p) for p in hidden}
-    rest = [p for p in model.parameters() if id(p) not in chosen]
-    decayed = [p for p in rest if p.ndim > 1 and p is not model.pos_embed and p is not model.prefix]
-    plain = [p for p in rest if all(p is not q for q in decayed)]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return [
         # match_rms_adamw lets both optimisers share one learning rate (Liu et al. 2025, "Muon is scalable", eq. 4)
         Muon(hidden, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"),
-        AdamW(groups, lr=config.lr, betas=(0.9, 0.95)),
+        make_adamw(model, [p for p in model.parameters() if id(p) not in chosen], config),
     ]
 
 
-def learning_rate(config: TrainConfig, epoch: float) -> float:
+def make_adamw(model: VisionTransformer, parameters: Iterable[nn.Parameter], config: Schedule) -> AdamW:
+    """AdamW for these parameters of a model; vectors and positions are not decayed."""
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for parameter in parameters:
+        groups[parameter.ndim > 1 and parameter is not model.pos_embed and parameter is not model.prefix].append(parameter)
+    return AdamW(
+        [{"params": group, "weight_decay": config.weight_decay if decayed else 0.0} for decayed, group in groups.items()],
+        lr=config.lr, betas=(0.9, 0.95),
+    )  # fmt: skip
+
+
+def learning_rate(config: Schedule, epoch: float) -> float:
     """Linear warm-up, then a cosine to one hundredth of the peak; `epoch` counts fractions."""
     if epoch < config.warmup_epochs:
         return config.lr * (epoch + 1e-3) / config.warmup_epochs

@@ -13,7 +13,7 @@ from vitnla.training.loop import EpochLog, Progress
 
 
 @contextmanager
-def console_progress() -> Iterator[Progress]:
+def console_progress(what: str = "training") -> Iterator[Progress]:
     """Callbacks that draw on stderr while the block runs."""
     console = Console(stderr=True)
     columns = (
@@ -25,10 +25,10 @@ def console_progress() -> Iterator[Progress]:
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("training", total=None)
+        task = bar.add_task(what, total=None)
 
         def step(done: int, total: int, loss: float) -> None:
-            bar.update(task, completed=done, total=total, description=f"training, loss {loss:.3f}")
+            bar.update(task, completed=done, total=total, description=f"{what}, loss {loss:.3f}")
 
         def epoch(log: EpochLog, remaining_s: float) -> None:
             mark = ", best so far" if log.best else ""
@@ -39,4 +39,10 @@ def console_progress() -> Iterator[Progress]:
                 soft_wrap=True,
             )
 
-        yield Progress(step, epoch)
+        def note(text: str) -> None:
+            console.print(text, highlight=False, soft_wrap=True)
+
+        def count(text: str, done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, description=text)
+
+        yield Progress(on_step=step, on_epoch=epoch, on_count=count, on_note=note)

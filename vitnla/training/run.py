@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vitnla.common.errors import InputError
+from vitnla.common.schema import Record
 from vitnla.data.dataset import Dataset, Split
 from vitnla.data.preprocessing import Preprocessing
+from vitnla.methods import METHODS
+from vitnla.methods.base import Decomposition, Method, make_config
 from vitnla.model.checkpoint import load_checkpoint
-from vitnla.model.predict import predict
+from vitnla.model.config import ViTConfig
+from vitnla.model.vit import VisionTransformer
 from vitnla.sources.description import write_description
 from vitnla.training.config import Preset
-from vitnla.training.loop import Progress, default_device, read_log, train
+from vitnla.training.loop import Progress, default_device, read_log, top1_of
+from vitnla.training.supervised import train
 
 
 @dataclass(frozen=True)
@@ -27,36 +34,59 @@ class TrainResult:
     test_top1: float
 
 
-def train_on(data: Dataset, preset: Preset, folder: Path, progress: Progress) -> TrainResult:
+def train_on(
+    data: Dataset, preset: Preset, folder: Path, progress: Progress, method: str = "none", settings: Mapping[str, Any] | None = None
+) -> TrainResult:  # fmt: skip
     """Train `preset` on a data set's train split; choose the epoch on validation; evaluate it once on test.
 
+    Args:
+        method: the decomposition that the model is trained with, such as `svd-online`; its `settings` as in `make_config`.
+
     Raises:
-        InputError: the data has no train split or its images are not square, or as `training.loop.train`.
+        InputError: the data has no train split or its images are not square, the method cannot be trained with, or as
+            `loop.fit`.
     """
-    training = data.split("train")
-    _, height, width, channels = training.images.shape
-    if height != width:
-        raise InputError(f"expected square training images, got {height} x {width}", "resize the data set first")
-    preprocessing = statistics_of(training)
-    train(
-        preset.model(height, channels, len(data.labels)),
-        preset.train,
-        preprocessing,
-        training,
-        data.split("validation"),
-        folder,
-        progress,
-    )
+    training = data.split("train").in_memory()
+    dense, preprocessing = dense_setup(training, len(data.labels), preset)
+    model_config = shape_with(dense, METHODS[method], make_config(METHODS[method], settings or {}))
+    train(model_config, preset.train, preprocessing, training, data.split("validation"), folder, progress)
     write_description(folder, preprocessing, data.labels)
     test = data.split("test")
-    device = default_device()
-    top1 = float((predict(load_checkpoint(folder), preprocessing, test.images, device=device).argmax(1) == test.labels).mean())
+    top1 = top1_of(preprocessing, test, default_device())(load_checkpoint(folder))
     log = read_log(folder)
     return TrainResult(folder, len(log), max(entry.validation_top1 for entry in log), top1)
 
 
+def dense_setup(training: Split, classes: int, preset: Preset) -> tuple[ViTConfig, Preprocessing]:
+    """The dense ViT of a preset for these training images, and the preprocessing that suits them.
+
+    Raises:
+        InputError: the images are not square, or the preset's patches do not divide them.
+    """
+    _, height, width, channels = training.pixels().shape
+    if height != width:
+        raise InputError(f"expected square training images, got {height} x {width}", "resize the data set first")
+    return preset.model(height, channels, classes), statistics_of(training)
+
+
+def shape_with(dense: ViTConfig, method: Method[Any], config: Record) -> ViTConfig:
+    """What a method makes of a dense model, weights apart: the model to train from scratch.
+
+    Raises:
+        InputError: the method needs calibration, hence a trained model, or its settings do not fit this one.
+    """
+    if method.needs_statistics(config):
+        hint = (
+            "decompose a trained model with vitdeploy export, or choose settings that need no calibration, such as weighting=none"
+        )
+        raise InputError(f"method '{method.name}' needs calibration on a trained model, so there is nothing to train", hint)
+    decomposition: Decomposition = method.apply(VisionTransformer(dense).eval(), None, config)
+    return decomposition.model.config
+
+
 def statistics_of(split: Split) -> Preprocessing:
     """Preprocessing that gives the split's pixels zero mean and unit deviation per channel."""
-    pixels = split.images.reshape(-1, split.images.shape[-1]).astype(np.float64) / 255
+    images = split.pixels()
+    pixels = images.reshape(-1, images.shape[-1]).astype(np.float64) / 255
     mean, std = (tuple(float(round(value, 4)) for value in values) for values in (pixels.mean(0), pixels.std(0)))
-    return Preprocessing(image_size=split.images.shape[1], mean=mean, std=std)
+    return Preprocessing(image_size=images.shape[1], mean=mean, std=std)

@@ -1,4 +1,4 @@
-"""What the dense source says about every evaluation image, kept on disk: each export of the same source asks again."""
+"""What a source model says about the images of a split, kept on disk: exports and distillations of one source ask again."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from vitnla.common.cache import cache_key, find_entry, new_entry
@@ -18,19 +19,20 @@ _KIND, _FILE, _FORMAT = "dense-predictions", "classes.npy", "1"
 _log = logging.getLogger(__name__)
 
 
-def dense_classes(
-    source: SourceModel, data: Split, on_progress: Callable[[int, int], None] = lambda done, total: None
-) -> NDArray[np.int64]:
+def source_classes(
+    source: SourceModel, data: Split, on_progress: Callable[[int, int], None] = lambda done, total: None,
+    device: torch.device | None = None,
+) -> NDArray[np.int64]:  # fmt: skip
     """Classes [N] that the fp32 torch source gives the images of a split, from the cache where they are known."""
     key = cache_key(_FORMAT, source.sha256, source.model.config.to_json(), source.preprocessing.to_json(), data.fingerprint())
     if (folder := find_entry(_KIND, key)) is not None:
         known: NDArray[np.int64] = np.load(folder / _FILE, allow_pickle=False)
         return known
-    logits = predict(source.model, source.preprocessing, data.images, on_progress=on_progress)
+    logits = predict(source.model, source.preprocessing, data.images, device=device, on_progress=on_progress)
     classes: NDArray[np.int64] = logits.argmax(1).astype(np.int64)
     try:
         with new_entry(_KIND, key) as folder:
             np.save(folder / _FILE, classes)
     except InputError as error:
-        _log.warning("dense predictions are not cached: %s", error.message)
+        _log.warning("predictions are not cached: %s", error.message)
     return classes

@@ -1,0 +1,157 @@
+"""The report in a real browser: it draws, sorts and answers the pointer, without an error and without a network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from runtime.report.formats import write
+from tests.cells import cell, ratio, series
+from vitnla.common.measures import LayerRow
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+pytestmark = pytest.mark.slow
+
+
+def executable(*names: str) -> str:
+    """The first of the programs that is installed; the test is skipped where none is."""
+    found = next((path for path in map(shutil.which, names) if path), None)
+    if found is None:
+        pytest.skip(f"needs {' or '.join(names)} (Debian: apt-get install chromium chromium-driver)")
+    return found
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    layers = [
+        LayerRow(
+            block=block, linear=linear, rank=8, full_rank=16, macs=10, parameters=10, relative_error=0.1, retained_energy=0.9
+        )
+        for block in range(2)
+        for linear in ("qkv", "fc1")
+    ]
+    extra = cell(
+        "a bundle with a name so long that it has to take several lines-or-more", 400, 0.92,
+        layers=layers, ratio=ratio("dense/ort/fp32/b1", 1.2), warnings=("variation is 3.1%, above 2.5%",),
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write([*series(), extra, *series(batch=16), cell("broken", 1, 0, error="it crashed")], path, "html", "Browser test")
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(page: Path) -> Iterator[Chrome]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install 'vitdeploy[dev]'")
+    options = webdriver.ChromeOptions()
+    options.binary_location = executable("chromium", "chromium-browser", "google-chrome")
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,1600"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    service = webdriver.ChromeService(executable_path=executable("chromedriver"))
+    with webdriver.Chrome(options=options, service=service) as driver:
+        driver.get(page.as_uri())
+        yield driver
+
+
+def requests(browser: Chrome) -> list[str]:
+    """The addresses that the page has asked for."""
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    return [message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"]
+
+
+def column(browser: Chrome, key: int) -> list[list[str]]:
+    """The texts of a column, by group of rows."""
+    script = """return [...document.querySelector("table.cells").tBodies].map(
+        (body) => [...body.rows].filter((row) => row.cells.length > 1).map((row) => row.cells[arguments[0]].dataset.value))"""
+    found: list[list[str]] = browser.execute_script(script, key)
+    return found
+
+
+def test_draws_every_plot_without_error_or_network(browser: Chrome, page: Path) -> None:
+    drawn: list[list[Any]] = browser.execute_script(
+        """return [...document.querySelectorAll(".plot")].map((plot) => [plot.querySelector("figcaption").textContent,
+            plot.querySelectorAll(".main-svg").length, plot.querySelector(".chart").getBoundingClientRect().width,
+            plot.querySelectorAll(".point, .violin, .hm image").length])"""
+    )
+    assert len(drawn) == 2 + 2 + 3 + 2
+    assert all(surfaces and width > 300 and marks for _, surfaces, width, marks in drawn), drawn
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert [url for url in requests(browser) if not url.startswith(("data:", "blob:"))] == [page.as_uri()]
+
+
+def test_table_fits_and_sorts_within_its_groups(browser: Chrome) -> None:
+    from selenium.webdriver.common.by import By
+
+    box = browser.find_element(By.CSS_SELECTOR, ".scroll")
+    assert browser.execute_script("return arguments[0].scrollWidth <= arguments[0].clientWidth", box)
+    buttons = browser.find_elements(By.CSS_SELECTOR, ".cells th button")
+    rate = next(index for index, button in enumerate(buttons) if button.text == "Images/s")
+    before = column(browser, rate)
+    for reverse in (True, False):
+        buttons[rate].click()
+        assert column(browser, rate) == [sorted(group, key=float, reverse=reverse) for group in before]
+    assert buttons[rate].find_element(By.XPATH, "..").get_attribute("aria-sort") == "ascending"
+    assert [heading.text for heading in browser.find_elements(By.CSS_SELECTOR, ".group")] == ["batch 1", "batch 16"]
+
+
+def test_points_answer_the_pointer(browser: Chrome) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    chart = browser.find_element(By.CSS_SELECTOR, ".chart")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'}); window.clicked = null;", chart)
+    browser.execute_script("arguments[0].on('plotly_click', (event) => { window.clicked = event.points[0].x; })", chart)
+    names = []
+    for name in ("dense/ort/fp32/b1", "demo-svd-0.5/ort/fp32/b1"):
+        point = browser.execute_script(
+            """const index = arguments[0].data.findIndex((trace) => trace.name === arguments[1]);
+            return arguments[0].querySelectorAll(".scatterlayer .trace")[index].querySelector(".point")""",
+            chart, name,
+        )  # fmt: skip
+        # Plotly ignores pointers over its SVG marks: the drag layer above them takes the event, so the move is by position.
+        place = browser.execute_script(
+            "const b = arguments[0].getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]", point
+        )
+        actions = ActionChains(browser)
+        actions.w3c_actions.pointer_action.move_to_location(round(place[0]), round(place[1]))
+        actions.w3c_actions.pointer_action.click()
+        actions.perform()
+        shown = WebDriverWait(browser, 5).until(
+            lambda driver: driver.execute_script("return document.querySelector('.hoverlayer').textContent")
+        )
+        names.append((name in shown, "images/s" in shown))
+    assert names == [(True, True), (True, True)]
+    assert browser.execute_script("return window.clicked") == pytest.approx(462)
+
+
+def test_warnings_unfold(browser: Chrome) -> None:
+    from selenium.webdriver.common.by import By
+
+    (notice,) = browser.find_elements(By.CSS_SELECTOR, "details.notice-kind")
+    entry = notice.find_element(By.TAG_NAME, "li")
+    assert not entry.is_displayed()
+    notice.find_element(By.TAG_NAME, "summary").click()
+    assert entry.is_displayed()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_phone_shows_the_page_without_sideways_scrolling(browser: Chrome, scheme: str) -> None:
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    metrics = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    # The charts follow the width when the browser reports it.
+    fits = "return innerWidth === 390 && document.documentElement.scrollWidth <= innerWidth"
+    WebDriverWait(browser, 5).until(lambda driver: driver.execute_script(fits))
+    paper = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}[scheme]

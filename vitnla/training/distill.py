@@ -1,0 +1,148 @@
+"""A whole distillation: two models and a data set in, described checkpoint out, the test split touched once at the end."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from vitnla.common.errors import InputError
+from vitnla.common.measures import Distillation
+from vitnla.data.dataset import Dataset, Split
+from vitnla.model.checkpoint import write_checkpoint
+from vitnla.sources.classes import source_classes
+from vitnla.sources.description import write_description
+from vitnla.sources.dispatch import load_model
+from vitnla.sources.model import SourceModel
+from vitnla.training.augment import augment
+from vitnla.training.config import DistillConfig
+from vitnla.training.distillation import block_difference, distill_step
+from vitnla.training.loop import Job, Progress, default_device, fit, read_log, top1_of
+from vitnla.training.optimizer import make_adamw
+from vitnla.training.state import check_run_folder
+
+
+@dataclass(frozen=True)
+class DistillResult:
+    """Where the checkpoint is and what was won; accuracies are fractions, `student_` those of the student as it was given."""
+
+    folder: Path
+    run: Distillation
+    validation_top1: float
+    student_validation_top1: float
+    test_top1: float
+    student_test_top1: float
+    teacher_test_top1: float
+
+
+def distill(
+    teacher: SourceModel, student: SourceModel, data: Dataset, config: DistillConfig, folder: Path, progress: Progress,
+    images: int | None = None,
+) -> DistillResult:  # fmt: skip
+    """Train `student` to answer as `teacher` does, or go on where an interrupted run of the same settings in `folder` stopped.
+
+    No label is used, but those of the validation split, by which the epoch is chosen. `teacher` and `student` do not change.
+
+    Args:
+        teacher: the dense model.
+        student: what a method made of it.
+        data: weights are fitted on its train split, or where it has none on its calibration split.
+        config: how to train.
+        folder: where the checkpoint goes, with a log and the state of the run.
+        progress: told what is done.
+        images: how many of the training images to use; `None` is all.
+
+    Raises:
+        InputError: the two models take other images or give other classes, the data fit neither, or as `loop.fit`.
+    """
+    _check_pair(teacher, student, data)
+    check_run_folder(folder)
+    split, training = _training_images(data, images, progress)
+    if config.block_weight and (difference := block_difference(student.model.config, teacher.model.config)):
+        progress.on_note(f"block outputs cannot be compared ({difference}): learning from the logits alone")
+    if student.origin is None:
+        progress.on_note(f"'{student.spec}' does not say which dense model it was made from: it counts as a model of its own")
+    before = _top1("the student", student, data, "validation", progress)
+    _fit(teacher, student, training, data.split("validation"), before, config, folder, progress)
+    kept = [entry for entry in read_log(folder) if entry.best]
+    if not kept:
+        progress.on_note("no epoch surpassed the student as it was on the validation images, so that is what was kept")
+        write_checkpoint(student.model, folder)
+    run = Distillation(
+        teacher=teacher.spec, teacher_sha256=teacher.sha256, data=data.name, split=split, images=len(training),
+        epochs=config.epochs, best_epoch=kept[-1].epoch if kept else 0, settings=config.model_dump(mode="json"),
+    )  # fmt: skip
+    origin = student.origin and student.origin.model_copy(update={"distillation": run})
+    write_description(folder, student.preprocessing, student.labels, origin)
+    return DistillResult(
+        folder=folder, run=run, validation_top1=kept[-1].validation_top1 if kept else before, student_validation_top1=before,
+        test_top1=_top1("the distilled student", load_model(str(folder)), data, "test", progress),
+        student_test_top1=_top1("the student as it was", student, data, "test", progress),
+        teacher_test_top1=_top1("the teacher", teacher, data, "test", progress),
+    )  # fmt: skip
+
+
+def _fit(
+    teacher: SourceModel, student: SourceModel, training: Split, validation: Split, before: float,
+    config: DistillConfig, folder: Path, progress: Progress,
+) -> None:  # fmt: skip
+    device = default_device()
+    guide, model = (copy.deepcopy(source.model).to(device) for source in (teacher, student))
+    optimizers: list[Optimizer] = [make_adamw(model, model.parameters(), config)]
+
+    def step(epoch: int, batch: Tensor, generator: torch.Generator) -> Tensor:
+        # Batch by batch, because large images do not fit into memory as float32.
+        pixels = torch.from_numpy(student.preprocessing(training.take(batch.cpu().numpy()).images)).to(device)
+        return distill_step(model, guide, optimizers, augment(pixels, config, generator), config)
+
+    settings = {
+        "distillation": config.model_dump(mode="json"), "teacher": teacher.sha256, "student": student.sha256,
+        "data": training.fingerprint(),
+    }  # fmt: skip
+    job = Job(
+        config=config, settings=settings, images=len(training), step=step, best_top1=before,
+        validate=top1_of(student.preprocessing, validation, device), tokens=lambda epoch: model.config.tokens,
+    )  # fmt: skip
+    fit(job, model, optimizers, folder, progress)
+
+
+def _training_images(data: Dataset, count: int | None, progress: Progress) -> tuple[str, Split]:
+    """The images that weights may be fitted on, and their split's name. Validation and test images never are."""
+    split = "train" if "train" in data.splits else "calibration"
+    training = data.split(split)
+    if split != "train":
+        count_of = f"{len(training):,} calibration images, which are training images too"
+        progress.on_note(f"data '{data.name}' has no train split: distilling on its {count_of}")
+    if count is not None and count > len(training):
+        raise InputError(
+            f"expected at most {len(training):,} training images, the '{split}' split of data '{data.name}', got {count:,}",
+            "give fewer --images, or data with more training images, such as fashion-mnist:DIR",
+        )
+    return split, training if count is None else training.head(count)
+
+
+def _check_pair(teacher: SourceModel, student: SourceModel, data: Dataset) -> None:
+    """Refuse two models that do not see the same images or know the same classes."""
+    hint = "choose a student that was made from this teacher"
+    if student.preprocessing != teacher.preprocessing:
+        raise InputError(f"student '{student.spec}' and teacher '{teacher.spec}' preprocess images differently", hint)
+    if student.labels != teacher.labels:
+        raise InputError(f"student '{student.spec}' and teacher '{teacher.spec}' have different classes", hint)
+    if len(data.labels) != len(student.labels):
+        raise InputError(
+            f"the models have {len(student.labels)} classes, but data '{data.name}' has {len(data.labels)}", "choose other data"
+        )
+
+
+def _top1(what: str, source: SourceModel, data: Dataset, name: str, progress: Progress) -> float:
+    """Accuracy of a model on a split; what was evaluated before is known."""
+    split = data.split(name)
+
+    def count(done: int, total: int) -> None:
+        progress.on_count(f"{name} accuracy of {what}", done, total)
+
+    return float((source_classes(source, split, count, default_device()) == split.labels).mean())
