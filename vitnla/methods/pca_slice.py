@@ -85,12 +85,11 @@ def apply(model: VisionTransformer, statistics: Statistics | None, config: PcaSl
     lifts = {reader: lift(axes, width, seen) for reader, seen in moments.items()}
     tensors, sliced = slice_stream(folded, axes[:, :width], lifts)
     new = build(sliced, tensors, "sliced model")
-    rows = []
+    names, rows = {reader.key: reader.linear for reader in readers(model.config)}, []
     for block, name in model.linear_names():
         linear = folded.linear(block, name)
         assert isinstance(linear, nn.Linear)  # for the type checker: the model is dense
-        if name in ("qkv", "fc1"):
-            reader = f"blocks.{block}.{'attn' if name == 'qkv' else 'mlp'}.{name}"
+        if (reader := names.get((block, name))) is not None:
             error, kept = _reading_error(linear, lifts[reader], moments[reader]), lifts[reader].kept
         else:
             error, kept = _writing_error(linear, axes[:, :width], statistics.linears[block, name])
