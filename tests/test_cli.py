@@ -13,7 +13,7 @@ from vitnla.cli.main import main
 from vitnla.cli.output import integers
 from vitnla.common.errors import InputError
 
-COMMANDS = ("export", "bench", "parity", "train", "report", "doctor", "methods")
+COMMANDS = ("export", "bench", "parity", "train", "distill", "study", "report", "doctor", "methods")
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -135,7 +135,8 @@ def test_export_bench_parity_and_report_work_as_typed(tmp_path: Path) -> None:
         return found
 
     exported = vitdeploy("export", "--method", "svd", "--target-macs", "0.8", "--eval-images", "200")
-    assert set(exported) == {"bundle", "method", "macs", "parameters", "accuracy", "parity", "engines"}
+    assert set(exported) == {"bundle", "method", "macs", "parameters", "accuracy", "parity", "engines", "distillation"}
+    assert exported["distillation"] is None
     assert 0.7 < exported["macs"]["ratio"] <= 0.8  # type: ignore[index]
     assert (tmp_path / str(exported["bundle"]) / "manifest.json").is_file()
     benched = vitdeploy("bench", "--runtime", "ort", "-b", "1", "--duration", "0.3", "--rounds", "3", "--eval-images", "200")
