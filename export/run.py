@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from export.latency import cached_latency
 from export.pipeline import ExportOptions, check_export, export_bundle
 from runtime.bundle import Bundle
+from runtime.machine import usable_cores
+from vitnla.allocation.latency import LatencyModel
 from vitnla.calibration.cached import cached_statistics
 from vitnla.calibration.statistics import Statistics
 from vitnla.common.schema import Record
@@ -37,6 +40,10 @@ class ExportRequest:
     command: str
     calibration_images: int | None = None
     """How many images of the calibration split; `None` is all."""
+    latency_batch: int = 1
+    """Images at a time, where a method needs to know what operators cost."""
+    latency_threads: int | None = None
+    """Threads of that measurement; `None` is all cores."""
 
 
 def export_model(request: ExportRequest, on_step: Callable[[str], None]) -> Bundle:
@@ -55,6 +62,8 @@ def export_model(request: ExportRequest, on_step: Callable[[str], None]) -> Bund
     data = load_data(request.data)
     check_export(source, data, request.options, destination)
     statistics = _calibrate(source, data, request.calibration_images, on_step) if method.needs_statistics(config) else None
+    if method.lacks_latency(config):
+        config = config.model_copy(update={"latency_model": _time_operators(source, request, on_step)})
     on_step(f"decomposing by {method.name}")
     decomposition = method.apply(source.model, statistics, config)
     return export_bundle(
@@ -79,8 +88,16 @@ def _export_as_it_is(request: ExportRequest, stored: SourceModel, origin: Origin
 def default_name(spec: str, method: Method[Any], config: Record) -> str:
     """A bundle's name from its model, its method and the settings that are not the default, such as `demo-svd-0.65`."""
     words = [Path(spec.partition(":")[2] or spec).name, method.name]
-    words += [str(value) for value in config.model_dump(exclude_defaults=True).values()]
+    words += [str(value) for value in config.model_dump(exclude_defaults=True).values() if not isinstance(value, dict)]
     return "-".join(words)
+
+
+def _time_operators(source: SourceModel, request: ExportRequest, on_step: Callable[[str], None]) -> LatencyModel:
+    def progress(done: int, total: int) -> None:
+        on_step(f"timing the operators of ONNX Runtime, round {done} of {total}")
+
+    threads = request.latency_threads or usable_cores()
+    return cached_latency(source.model.config, request.latency_batch, threads, progress)
 
 
 def _calibrate(source: SourceModel, data: Dataset, count: int | None, on_step: Callable[[str], None]) -> Statistics:

@@ -44,16 +44,16 @@ def statistics(model: VisionTransformer) -> Statistics:
 @given(st.lists(costs, min_size=1, max_size=12))
 def test_the_frontier_holds_every_candidate_that_none_beats(points: list[tuple[int, float]]) -> None:
     kept = frontier(Candidate(macs, loss, {}) for macs, loss in points)
-    found = {(one.macs, one.loss) for one in kept}
+    found = {(one.cost, one.loss) for one in kept}
     beaten = {(m, loss) for m, loss in points if any(o <= m and k <= loss and (o, k) != (m, loss) for o, k in points)}
     assert found == set(points) - beaten
-    assert [one.macs for one in kept] == sorted(one.macs for one in kept)
+    assert [one.cost for one in kept] == sorted(one.cost for one in kept)
 
 
 def test_two_parts_at_once_cost_and_lose_both() -> None:
     pairs = both([Candidate(1, 0.5, {"qk_dim": 8}), Candidate(2, 0.0, {})], [Candidate(10, 0.25, {"v_dim": 16})])
     assert pairs == [Candidate(11, 0.75, {"qk_dim": 8, "v_dim": 16}), Candidate(12, 0.25, {"v_dim": 16})]
-    assert middle([Candidate(macs, 0.0, {}) for macs in (10, 40, 60, 100)]).macs == 40
+    assert middle([Candidate(macs, 0.0, {}) for macs in (10, 40, 60, 100)]).cost == 40
 
 
 @pytest.mark.parametrize("name", [*WIDTHS, *LINEARS])
@@ -66,7 +66,7 @@ def test_every_candidate_costs_what_its_model_does(model: VisionTransformer, sta
     dense = encoder_macs(model.config, model.config).dense
     for candidate in candidates:
         made = narrowed_model(model, {1: curves.at(candidate.sizes)}).model
-        assert dense - encoder_macs(made.config, model.config).model == whole.macs - candidate.macs
+        assert dense - encoder_macs(made.config, model.config).model == whole.cost - candidate.cost
 
 
 def test_a_probe_sees_no_change_where_there_is_none(model: VisionTransformer, statistics: Statistics) -> None:

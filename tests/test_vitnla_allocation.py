@@ -80,7 +80,7 @@ def test_knapsack_spends_where_it_matters() -> None:
 def test_uniform_is_within_one_step_below_the_target(problem: tuple[list[LayerOptions], float]) -> None:
     layers, target = problem
     budget = target * sum(entry.dense_macs for entry in layers)
-    if sum(entry.choices(1)[0].macs for entry in layers) > budget:
+    if sum(entry.choices(1)[0].cost for entry in layers) > budget:
         with pytest.raises(InputError, match="expected a ratio from"):
             uniform(layers, target, multiple=1)
         return
@@ -88,7 +88,7 @@ def test_uniform_is_within_one_step_below_the_target(problem: tuple[list[LayerOp
     left = budget - spent(layers, ranks)
     assert left >= 0
     for entry, rank in zip(layers, ranks, strict=True):
-        rest = [choice.macs for choice in entry.choices(1) if rank is not None and (choice.rank is None or choice.rank > rank)]
+        rest = [choice.cost for choice in entry.choices(1) if rank is not None and (choice.rank is None or choice.rank > rank)]
         assert not rest or rest[0] - spent([entry], [rank]) > left - 1  # a budget is a whole number of MACs
 
 
@@ -124,7 +124,7 @@ def test_no_choice_is_at_or_above_break_even(shape: tuple[int, int]) -> None:
     ranks = [choice.rank for choice in entry.choices(1)]
     assert ranks[-1] is None
     assert ranks[:-1] == list(range(1, math.ceil(limit)))
-    costs = [choice.macs for choice in entry.choices(1)]
+    costs = [choice.cost for choice in entry.choices(1)]
     assert costs == sorted(set(costs))
 
 

@@ -72,7 +72,7 @@ class OrtSession(Session):
             raise MissingDependencyError(f"ort: asked for {wanted}, got {', '.join(active)}", hint)
 
     def _open(self) -> onnxruntime.InferenceSession:
-        strict = _session_options(self._options.threads)
+        strict = session_options(self._options.threads)
         if self._options.provider == "cpu":
             return self._create(strict)
         strict.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -84,7 +84,7 @@ class OrtSession(Session):
             if _CPU_REFUSED not in str(error):
                 raise
             self._all_on_provider = False
-            return self._create(_session_options(self._options.threads))
+            return self._create(session_options(self._options.threads))
 
     def _create(self, session_options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
         import onnxruntime
@@ -104,7 +104,7 @@ class OrtSession(Session):
         """Version, providers, threads and what ONNX Runtime made of the attention."""
         import onnxruntime
 
-        options = self._session.get_session_options()
+        options = self._session.getsession_options()
         return {
             "version": onnxruntime.__version__,
             "device": "cpu" if self._options.provider == "cpu" else "cuda:0",
@@ -124,7 +124,7 @@ class OrtSession(Session):
 
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "optimized.onnx"
-            options = _session_options(self._options.threads)
+            options = session_options(self._options.threads)
             options.optimized_model_filepath = str(path)
             options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
             self._create(options)
@@ -132,7 +132,8 @@ class OrtSession(Session):
         return sum(node.op_type in _ATTENTION for node in graph.node)
 
 
-def _session_options(threads: int) -> onnxruntime.SessionOptions:
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """How every session is made: all optimisations, so many threads, and none that spins when there is nothing to do."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

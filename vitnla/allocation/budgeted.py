@@ -25,19 +25,19 @@ def uniform(layers: Sequence[Options], target: float, multiple: int = 8) -> list
         InputError: the target cannot be attained; names the attainable range.
     """
     choices = [layer.choices(multiple) for layer in layers]
-    left = _allowed(layers, choices, target) - sum(options[0].macs for options in choices)
+    left = _allowed(layers, choices, target) - sum(options[0].cost for options in choices)
     steps = [0] * len(layers)
 
     def step(index: int) -> list[tuple[float, int]]:
         following = steps[index] + 1
         options = choices[index]
-        return [(options[following].macs / options[-1].macs, index)] if following < len(options) else []
+        return [(options[following].cost / options[-1].cost, index)] if following < len(options) else []
 
     queue = [entry for index in range(len(layers)) for entry in step(index)]
     heapq.heapify(queue)
     while queue:
         _, index = heapq.heappop(queue)
-        cost = choices[index][steps[index] + 1].macs - choices[index][steps[index]].macs
+        cost = choices[index][steps[index] + 1].cost - choices[index][steps[index]].cost
         if cost <= left:
             left -= cost
             steps[index] += 1
@@ -63,32 +63,32 @@ def knapsack(layers: Sequence[Options], target: float, multiple: int = 8) -> lis
 
 
 class Costed(Protocol):
-    """Something that may be chosen, with its MACs per image and the loss it brings."""
+    """Something that may be chosen, with its cost (MACs, or nanoseconds) and the loss it brings."""
 
     @property
-    def macs(self) -> int: ...  # noqa: D102
+    def cost(self) -> int: ...  # noqa: D102
 
     @property
     def loss(self) -> float: ...  # noqa: D102
 
 
 def least_loss(choices: Sequence[Sequence[Costed]], allowed: int) -> list[int]:
-    """Which option to take of each group, so that the total loss is least within `allowed` MACs (see `knapsack`).
+    """Which option to take of each group, so that the total loss is least and the cost at most `allowed` (see `knapsack`).
 
     Args:
         choices: for each group, its options, of which the cheapest together cost no more than `allowed`.
     """
-    common = math.gcd(*(choice.macs for options in choices for choice in options))
+    common = math.gcd(*(choice.cost for options in choices for choice in options))
     # Only what is spent beyond the smallest choices is counted in units: rounding up must not push those above the budget.
-    base = [min(choice.macs for choice in options) for options in choices]
+    base = [min(choice.cost for choice in options) for options in choices]
     spare = allowed - sum(base)
     unit = max(common, -(-spare // _MAX_UNITS))
-    costs = [[-(-(choice.macs - first) // unit) for choice in options] for options, first in zip(choices, base, strict=True)]
+    costs = [[-(-(choice.cost - first) // unit) for choice in options] for options, first in zip(choices, base, strict=True)]
     return _cheapest(choices, costs, spare // unit)
 
 
 def _allowed(layers: Sequence[Options], choices: Sequence[Sequence[Choice]], target: float) -> int:
-    return budget(sum(layer.dense_macs for layer in layers), sum(options[0].macs for options in choices), target)
+    return budget(sum(layer.dense_macs for layer in layers), sum(options[0].cost for options in choices), target)
 
 
 def _cheapest(choices: Sequence[Sequence[Costed]], costs: Sequence[Sequence[int]], capacity: int) -> list[int]:

@@ -17,10 +17,10 @@ Rank = int | None
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to run a linear, or a group of them: its rank or width, its MACs per image, and the loss it brings."""
+    """One way to run a linear, or a group of them: its rank or width, its cost in MACs per image, and the loss it brings."""
 
     rank: Rank
-    macs: int
+    cost: int
     loss: float
 
 
@@ -77,8 +77,8 @@ class LayerOptions:
         return [*low_rank, Choice(None, self.dense_macs, 0.0)]
 
 
-def budget(dense: int, least: int, target: float) -> int:
-    """The MACs that a `target` ratio of `dense` allows, where the smallest choices together need `least`.
+def budget(dense: int, least: int, target: float, unit: str = "MACs") -> int:
+    """The MACs, or what `unit` names, that a `target` ratio of `dense` allows, where the smallest choices together need `least`.
 
     Raises:
         InputError: the target is outside (0, 1], or below what the smallest choices need; names the attainable range.
@@ -86,5 +86,5 @@ def budget(dense: int, least: int, target: float) -> int:
     if not least <= target * dense <= dense:
         lowest = np.ceil(1000 * least / dense) / 1000
         hint = "choose a ratio in that range, or a smaller multiple of ranks and widths"
-        raise InputError(f"target MACs: expected a ratio from {lowest:g} to 1, got {target:g}", hint)
+        raise InputError(f"target {unit}: expected a ratio from {lowest:g} to 1, got {target:g}", hint)
     return int(target * dense)

@@ -19,6 +19,8 @@ def export(
     model: Annotated[str, typer.Option(help="demo, hf:FOLDER, or a checkpoint or bundle folder.")] = "demo",
     method: Annotated[str, typer.Option(help="Decomposition; see vitdeploy methods.", rich_help_panel=_METHOD)] = "svd",
     target_macs: Annotated[float | None, typer.Option(help="MACs of the encoder's linears to keep, in (0, 1].", rich_help_panel=_METHOD)] = None,
+    target_latency: Annotated[float | None, typer.Option(help="auto: share of the blocks' predicted time to keep, in (0, 1].", rich_help_panel=_METHOD)] = None,
+    latency_batch: Annotated[int, typer.Option(min=1, help="Batch size that --target-latency is about.", rich_help_panel=_METHOD)] = 1,
     rank: Annotated[int | None, typer.Option(help="The same rank for every linear.", rich_help_panel=_METHOD)] = None,
     energy: Annotated[float | None, typer.Option(help="Share of the squared spectrum to keep, in (0, 1].", rich_help_panel=_METHOD)] = None,
     weighting: Annotated[str | None, typer.Option(help="none, gram, cholesky or centered.", rich_help_panel=_METHOD)] = None,
@@ -42,14 +44,21 @@ def export(
     from export.pipeline import ExportOptions
     from export.run import ExportRequest, export_model
 
-    given = {"target_macs": target_macs, "rank": rank, "energy": energy, "weighting": weighting, "allocation": allocation}
+    given = {
+        "target_macs": target_macs,
+        "target_latency": target_latency,
+        "rank": rank,
+        "energy": energy,
+        "weighting": weighting,
+        "allocation": allocation,
+    }
     options = ExportOptions(
         opset=opset, precision=precision, engine=engine, capabilities=tuple(filter(None, capability.split(","))),
         engine_precisions=tuple(engine_precision.split(",")), profile=batch, eval_images=eval_images,
         allow_parity_failure=allow_parity_failure, force=force,
     )  # fmt: skip
     settings = {name: value for name, value in given.items() if value is not None} | assignments(setting or ())
-    request = ExportRequest(model, data, method, settings, output, options, command_line(), calibration_images)
+    request = ExportRequest(model, data, method, settings, output, options, command_line(), calibration_images, latency_batch)
     with status() as on_step:
         bundle = export_model(request, on_step)
     _summarise(bundle)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vitnla.allocation import budget, least_loss
+from vitnla.allocation.latency import LatencyModel
 from vitnla.calibration.probe import Probe
 from vitnla.calibration.statistics import Statistics
 from vitnla.common.errors import InputError
@@ -16,17 +19,23 @@ from vitnla.methods.candidates import Candidate, both, frontier, middle, scaled
 from vitnla.methods.curves import WIDTHS, BlockCurves
 from vitnla.methods.narrowed import narrowed_model
 from vitnla.methods.refit import DAMPING, refit
-from vitnla.methods.surgery import with_blocks
-from vitnla.model.config import LINEARS
-from vitnla.model.cost import encoder_macs
+from vitnla.methods.surgery import changed_block
+from vitnla.methods.targets import require_statistics, with_default_target
+from vitnla.model.config import LINEARS, BlockConfig, ViTConfig
 from vitnla.model.vit import VisionTransformer
+
+DEFAULT_TARGET = 0.55
 
 
 class AutoConfig(Record):
-    """How far to cut, and how carefully to choose."""
+    """How far to cut, by `target_macs` (0.55 where neither is given) or `target_latency`, and how carefully to choose."""
 
-    target_macs: Annotated[float, Field(gt=0, le=1)] = 0.55
+    target_macs: Annotated[float, Field(gt=0, le=1)] | None = None
     """MACs of the encoder's linears to keep."""
+    target_latency: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Predicted time of the encoder's linears, attentions and activations to keep; norms and residuals are not in it."""
+    latency_model: LatencyModel | None = None
+    """What predicts it; `vitdeploy export` measures it where none is given."""
     width_multiple: Annotated[int, Field(ge=1)] = 8
     """Ranks and widths of heads are multiples of this, and those of MLPs of four times this, which GEMM kernels run best at."""
     probe_images: Annotated[int, Field(ge=1)] = 64
@@ -36,28 +45,39 @@ class AutoConfig(Record):
     damping: Annotated[float, Field(gt=0)] = DAMPING
     """Of that fit."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default(cls, values: Any) -> Any:
+        return with_default_target(values, ("target_latency",), DEFAULT_TARGET)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.target_macs is not None and self.target_latency is not None:
+            raise InputError("expected one of target_macs and target_latency, got both", "leave out one")
+        return self
+
 
 def apply(model: VisionTransformer, statistics: Statistics | None, config: AutoConfig) -> Decomposition:
     """Narrower heads (`pca`), narrower MLPs (`cholesky`), low-rank linears (`svd`) or none of these, for every block.
 
     How the loss of a part grows as it is cut is known from the moments, up to a factor: that of the divergence that this very
     cut causes in the predictions of the whole model, measured at half its cost on a few calibration images. The least total
-    loss within the budget is then a multiple-choice knapsack over the attentions and MLPs of all blocks.
+    loss within the budget, of MACs or of predicted time, is then a multiple-choice knapsack over the attentions and MLPs of all
+    blocks.
 
     The errors in the rows are those of each cut by itself, before the fit.
 
     Raises:
         InputError: there are no calibration images, the model is decomposed already, or the target cannot be attained.
     """
-    if statistics is None:
-        raise InputError("auto: expected calibration statistics, got none", "pass calibration data with --data")
+    statistics = require_statistics("auto", statistics)
     samples = statistics.require_samples()
     probe = Probe(model, samples.embedded(model, config.probe_images))
     curves = [BlockCurves.of(model, block, statistics) for block in range(len(model.config.blocks))]
-    groups = [group for block, curve in enumerate(curves) for group in _groups(model, block, curve, probe, config.width_multiple)]
-    dense, least = encoder_macs(model.config, model.config).dense, sum(group[0].macs for group in groups)
-    picks = least_loss(groups, budget(dense, least, config.target_macs))
-    chosen = [group[pick] for group, pick in zip(groups, picks, strict=True)]
+    parts = [part for block, curve in enumerate(curves) for part in _parts(model, block, curve, probe, config.width_multiple)]
+    if config.target_latency is not None:
+        parts = _timed(parts, model.config, _require(config.latency_model))
+    chosen = _choose(parts, config)
     attentions_and_mlps = zip(chosen[::2], chosen[1::2], strict=True)
     cut = {block: curves[block].at((one + other).sizes) for block, (one, other) in enumerate(attentions_and_mlps)}
     decomposition = narrowed_model(model, cut)
@@ -67,24 +87,69 @@ def apply(model: VisionTransformer, statistics: Statistics | None, config: AutoC
     return Decomposition(fitted, decomposition.layers)
 
 
-def _groups(
+def _parts(
     model: VisionTransformer, block: int, curves: BlockCurves, probe: Probe, multiple: int
 ) -> tuple[list[Candidate], list[Candidate]]:
-    """What can be done with a block's attention, and with its MLP; losses in nats of divergence."""
+    """What can be done with a block's attention, and with its MLP: costs in MACs, losses in nats of divergence."""
 
     def measured(name: str) -> list[Candidate]:
         candidates = curves.candidates(name, multiple)
         tried = middle(candidates)
         if tried.loss <= 0:
             return candidates
-        changed = with_blocks(model, {block: curves.at(tried.sizes).change}).blocks[block]
+        changed = changed_block(model, block, curves.at(tried.sizes).change)
         return scaled(candidates, probe.divergence(block, changed) / tried.loss)
 
     part = {name: measured(name) for name in (*WIDTHS, *LINEARS)}
     attention = both(part["qk_dim"], part["v_dim"]) + both(part["qkv"], part["proj"])
-    return frontier(attention), frontier(part["mlp_dim"] + both(part["fc1"], part["fc2"]))
+    return attention, part["mlp_dim"] + both(part["fc1"], part["fc2"])
+
+
+def _timed(parts: Sequence[Sequence[Candidate]], shape: ViTConfig, latency: LatencyModel) -> list[list[Candidate]]:
+    """The attention and the MLP of every block with costs in nanoseconds."""
+
+    def nanoseconds(index: int, candidate: Candidate) -> int:
+        block = _resized(shape.blocks[index // 2], candidate.sizes)
+        predict = latency.mlp_ns if index % 2 else latency.attention_ns
+        return round(predict(block, shape.dim, shape.tokens))
+
+    return [[replace(one, cost=nanoseconds(index, one)) for one in part] for index, part in enumerate(parts)]
+
+
+def _resized(block: BlockConfig, sizes: Mapping[str, int]) -> BlockConfig:
+    widths = {name: size for name, size in sizes.items() if name in WIDTHS}
+    ranks = {name: size for name, size in sizes.items() if name not in WIDTHS}
+    return block.model_copy(update={**widths, "ranks": block.ranks.model_copy(update=ranks)})
+
+
+def _choose(parts: Sequence[Sequence[Candidate]], config: AutoConfig) -> list[Candidate]:
+    """The least total loss that the target allows."""
+    target = config.target_macs if config.target_latency is None else config.target_latency
+    assert target is not None  # for the type checker: the config fills it in
+    uncut = sum(next(candidate.cost for candidate in part if not candidate.sizes) for part in parts)
+    groups = [frontier(part) for part in parts]
+    allowed = budget(
+        uncut, sum(group[0].cost for group in groups), target, "MACs" if config.target_latency is None else "latency"
+    )
+    return [group[pick] for group, pick in zip(groups, least_loss(groups, allowed), strict=True)]
+
+
+def _require(latency: LatencyModel | None) -> LatencyModel:
+    if latency is None:
+        hint = "give latency_model, such as export.latency.measure_latency returns; vitdeploy export measures it by itself"
+        raise InputError("auto: target_latency needs a latency model, got none", hint)
+    return latency
 
 
 METHODS.add(
-    "auto", Method("auto", "deployable", "pca, cholesky and svd, chosen per layer", AutoConfig, apply, lambda config: True)
+    "auto",
+    Method(
+        "auto",
+        "deployable",
+        "pca, cholesky and svd, chosen per layer",
+        AutoConfig,
+        apply,
+        lambda config: True,
+        lambda config: config.target_latency is not None and config.latency_model is None,
+    ),
 )

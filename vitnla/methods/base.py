@@ -38,6 +38,8 @@ class Method(Generic[C]):
     apply: Callable[[VisionTransformer, Statistics | None, C], Decomposition]
     needs_statistics: Callable[[C], bool]
     """Whether `apply` with this config reads calibration statistics (else they may be None)."""
+    lacks_latency: Callable[[C], bool] = lambda config: False
+    """Whether this config has a `latency_model` to be filled in by a measurement before `apply`."""
 
 
 METHODS: Registry[Method[Any]] = Registry("method")

@@ -12,18 +12,18 @@ class Candidate:
     """One way to run a part of a block.
 
     Args:
-        macs: per image, of the part's linears.
+        cost: MACs per image of the part's linears, or nanoseconds.
         loss: what it does to the predictions, in a unit that all candidates share.
         sizes: what is cut, and to which width or rank; empty leaves the part as it was.
     """
 
-    macs: int
+    cost: int
     loss: float
     sizes: Mapping[str, int]
 
     def __add__(self, other: Candidate) -> Candidate:
         """Both at once, on parts that have no linear in common."""
-        return Candidate(self.macs + other.macs, self.loss + other.loss, {**self.sizes, **other.sizes})
+        return Candidate(self.cost + other.cost, self.loss + other.loss, {**self.sizes, **other.sizes})
 
 
 def both(first: Iterable[Candidate], second: Iterable[Candidate]) -> list[Candidate]:
@@ -34,7 +34,7 @@ def both(first: Iterable[Candidate], second: Iterable[Candidate]) -> list[Candid
 def frontier(candidates: Iterable[Candidate]) -> list[Candidate]:
     """Those that no cheaper one beats on loss, cheapest first."""
     kept: list[Candidate] = []
-    for candidate in sorted(candidates, key=lambda one: (one.macs, one.loss)):
+    for candidate in sorted(candidates, key=lambda one: (one.cost, one.loss)):
         if not kept or candidate.loss < kept[-1].loss:
             kept.append(candidate)
     return kept
@@ -47,5 +47,5 @@ def scaled(candidates: Iterable[Candidate], factor: float) -> list[Candidate]:
 
 def middle(candidates: Sequence[Candidate]) -> Candidate:
     """The one of half the largest cost, or next to it."""
-    full = max(candidate.macs for candidate in candidates)
-    return min(candidates, key=lambda candidate: abs(2 * candidate.macs - full))
+    full = max(candidate.cost for candidate in candidates)
+    return min(candidates, key=lambda candidate: abs(2 * candidate.cost - full))

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vitnla.common.errors import InputError
 from vitnla.linalg import Factors
-from vitnla.model.checkpoint import build
+from vitnla.model.checkpoint import build, fill
 from vitnla.model.config import AttentionKind, BlockConfig, LinearName, Online, ViTConfig
+from vitnla.model.layers import Block
 from vitnla.model.vit import VisionTransformer
 
 Key = tuple[int, LinearName]
@@ -78,15 +80,26 @@ def with_blocks(model: VisionTransformer, changes: Mapping[int, BlockChange]) ->
         InputError: a new weight does not have the shape that the changed widths ask for, or is not finite.
     """
     tensors = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    for block, change in changes.items():
-        for name, new in change.linears.items():
-            prefix = f"blocks.{block}.{'attn' if name in ('qkv', 'proj') else 'mlp'}.{name}."
-            tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(prefix)}
-            # A clone, because what is new may be a part of what was.
-            tensors |= {prefix + part: tensor.detach().clone() for part, tensor in _parameters(new)}
-        tensors |= {f"blocks.{block}.{name}": tensor.detach().clone() for name, tensor in change.parameters.items()}
+    for index, change in changes.items():
+        own = f"blocks.{index}."
+        block = {name.removeprefix(own): tensor for name, tensor in tensors.items() if name.startswith(own)}
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(own)}
+        tensors |= {own + name: tensor for name, tensor in _changed_tensors(block, change).items()}
     blocks = [_changed(block, changes[index]) if index in changes else block for index, block in enumerate(model.config.blocks)]
     return build(ViTConfig.model_validate({**dict(model.config), "blocks": blocks}), tensors, "decomposed model")
+
+
+def changed_block(model: VisionTransformer, index: int, change: BlockChange) -> Block:
+    """The block that `with_blocks` would make, without the model around it: for trying many changes.
+
+    Raises:
+        InputError: a new weight does not have the shape that the changed widths ask for, or is not finite.
+    """
+    config = _changed(model.config.blocks[index], change)
+    with torch.device("meta"):
+        block = Block(model.config, config)
+    fill(block, _changed_tensors(model.blocks[index].state_dict(), change), f"decomposed block {index}")
+    return block
 
 
 def with_low_rank(model: VisionTransformer, replacements: Mapping[Key, LowRank]) -> VisionTransformer:
@@ -95,6 +108,17 @@ def with_low_rank(model: VisionTransformer, replacements: Mapping[Key, LowRank])
     return with_blocks(
         model, {at: BlockChange({name: new for (block, name), new in replacements.items() if block == at}) for at in blocks}
     )
+
+
+def _changed_tensors(block: Mapping[str, Tensor], change: BlockChange) -> dict[str, Tensor]:
+    """The tensors of a block after a change, by their names in it."""
+    tensors = dict(block)
+    for name, new in change.linears.items():
+        prefix = f"{'attn' if name in ('qkv', 'proj') else 'mlp'}.{name}."
+        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(prefix)}
+        # A clone, because what is new may be a part of what was.
+        tensors |= {prefix + part: tensor.detach().clone() for part, tensor in _parameters(new)}
+    return tensors | {name: tensor.detach().clone() for name, tensor in change.parameters.items()}
 
 
 def _parameters(new: Dense | LowRank) -> Iterator[tuple[str, Tensor]]:

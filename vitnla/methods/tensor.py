@@ -108,7 +108,7 @@ def _within(tensors: list[AttentionTensor], shape: ViTConfig, config: TensorConf
     groups = [frontier(tensor.candidates(config.width_multiple)) for tensor in tensors]
     dense = encoder_macs(shape, shape).dense
     rest = sum(layer_macs(shape, block, name) for block in range(len(shape.blocks)) for name in MLP)
-    allowed = budget(dense, rest + sum(group[0].macs for group in groups), config.target_macs) - rest
+    allowed = budget(dense, rest + sum(group[0].cost for group in groups), config.target_macs) - rest
     picked = [group[pick] for group, pick in zip(groups, least_loss(groups, allowed), strict=True)]
     return [(candidate.sizes["head_dim"], candidate.sizes.get("rank")) for candidate in picked]
 

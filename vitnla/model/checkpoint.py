@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitnla.common.errors import InputError
 from vitnla.common.files import atomic_folder, write_atomically
@@ -53,15 +53,20 @@ def build(config: ViTConfig, tensors: dict[str, Tensor], origin: str, dtype: tor
     """A model of `config` that holds `tensors` as `dtype`; `origin` names the source in errors."""
     with torch.device("meta"):
         model = VisionTransformer(config)
-    check_tensors(model, tensors, origin)
-    model.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
-    model.requires_grad_(True)
-    return model.eval()
+    fill(model, tensors, origin, dtype)
+    return model
 
 
-def check_tensors(model: VisionTransformer, tensors: dict[str, Tensor], origin: str) -> None:
+def fill(module: nn.Module, tensors: dict[str, Tensor], origin: str, dtype: torch.dtype = torch.float32) -> None:
+    """Give a module without storage its tensors as `dtype`, and put it in evaluation mode."""
+    check_tensors(module, tensors, origin)
+    module.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
+    module.requires_grad_(True).eval()
+
+
+def check_tensors(module: nn.Module, tensors: dict[str, Tensor], origin: str) -> None:
     """Compare names and shapes with the config and refuse NaN and infinity, naming the first tensor that is wrong."""
-    expected = model.state_dict()
+    expected = module.state_dict()
     hint = "the weights belong to another config, or the file is damaged"
     for name in expected:
         if name not in tensors:

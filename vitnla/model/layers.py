@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitnla.model.config import Activation, BlockConfig, NormKind, StoredFactor, Truncation
+from vitnla.model.config import Activation, BlockConfig, NormKind, StoredFactor, Truncation, ViTConfig
 from vitnla.model.online import CholeskyQueries, GramScores, StoredCholesky, TruncatedOutput
 
 
@@ -145,19 +145,17 @@ class Block(nn.Module):
     An online row stores a factor of norm1(x) or truncates attn(...); both are identities elsewhere.
     """
 
-    def __init__(
-        self, dim: int, config: BlockConfig, act: Activation, norm_kind: NormKind, eps: float, layer_scale: bool
-    ) -> None:
+    def __init__(self, model: ViTConfig, config: BlockConfig) -> None:
         super().__init__()
-        online = config.online
-        self.norm1 = norm(norm_kind, dim, eps)
+        dim, online = model.dim, config.online
+        self.norm1 = norm(model.norm, dim, model.norm_eps)
         self.store = StoredCholesky(online.epsilon) if isinstance(online, StoredFactor) else nn.Identity()
         self.attn = Attention(dim, config)
         self.truncate = TruncatedOutput(online) if isinstance(online, Truncation) and online.kind == "svd" else nn.Identity()
-        self.ls1 = LayerScale(dim) if layer_scale else nn.Identity()
-        self.norm2 = norm(norm_kind, dim, eps)
-        self.mlp = Mlp(dim, config, act)
-        self.ls2 = LayerScale(dim) if layer_scale else nn.Identity()
+        self.ls1 = LayerScale(dim) if model.layer_scale else nn.Identity()
+        self.norm2 = norm(model.norm, dim, model.norm_eps)
+        self.mlp = Mlp(dim, config, model.activation)
+        self.ls2 = LayerScale(dim) if model.layer_scale else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, dim] -> [B, N, dim]."""

@@ -22,9 +22,7 @@ class VisionTransformer(nn.Module):
         self.patch_embed = nn.Conv2d(config.channels, dim, config.patch_size, stride=config.patch_size)
         self.prefix = nn.Parameter(torch.zeros(config.prefix_tokens, dim)) if config.prefix_tokens else None
         self.pos_embed = nn.Parameter(torch.zeros(config.tokens, dim))
-        self.blocks = nn.ModuleList(
-            Block(dim, block, config.activation, config.norm, config.norm_eps, config.layer_scale) for block in config.blocks
-        )
+        self.blocks = nn.ModuleList(Block(config, block) for block in config.blocks)
         self.norm = norm(config.norm, dim, config.norm_eps)
         features = dim * (2 if config.pooling == "cls+mean" else 1)
         self.head = (
