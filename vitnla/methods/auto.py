@@ -42,6 +42,8 @@ class AutoConfig(Record):
     """Calibration images on which every kind of cut is tried on every block."""
     refit: bool = True
     """Whether the last linear of every branch is fitted anew on the compressed model (see `refit`)."""
+    refit_images: Annotated[int, Field(ge=1)] = 512
+    """Calibration images of that fit, at most."""
     damping: Annotated[float, Field(gt=0)] = DAMPING
     """Of that fit."""
 
@@ -83,7 +85,7 @@ def apply(model: VisionTransformer, statistics: Statistics | None, config: AutoC
     decomposition = narrowed_model(model, cut)
     if not config.refit:
         return decomposition
-    fitted = refit(decomposition.model, model, samples.embedded(model), damping=config.damping)
+    fitted = refit(decomposition.model, model, samples.embedded(model, config.refit_images), damping=config.damping)
     return Decomposition(fitted, decomposition.layers)
 
 
