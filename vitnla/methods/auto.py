@@ -63,7 +63,7 @@ def apply(model: VisionTransformer, statistics: Statistics | None, config: AutoC
     """Narrower heads (`pca`), narrower MLPs (`cholesky`), low-rank linears (`svd`) or none of these, for every block.
 
     How the loss of a part grows as it is cut is known from the moments, up to a factor: that of the divergence that this very
-    cut causes in the predictions of the whole model, measured at half its cost on a few calibration images. The least total
+    cut causes in the predictions of the whole model, measured at half its cost on a few calibration images (see `Probe`). The least total
     loss within the budget, of MACs or of predicted time, is then a multiple-choice knapsack over the attentions and MLPs of all
     blocks.
 

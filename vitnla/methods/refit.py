@@ -34,7 +34,7 @@ def refit(
     Args:
         model: the decomposed model: any widths and ranks inside its blocks, the same residual stream as `dense`.
         dense: what it was made from.
-        tokens: [N, tokens, dim] embedded calibration images, kept in memory twice.
+        tokens: [N, tokens, dim] embedded calibration images, kept in memory twice, with the features of one branch beside them.
         damping: see `DAMPING`; the larger, the less is changed.
         batch_size: images at a time.
         on_progress: called with the blocks done and their total.
@@ -96,9 +96,11 @@ def _fit_branch(ours: _Branch, dense: _Branch, stream: Tensor, target: Tensor, d
     moment = torch.zeros(width + 1, width + 1, dtype=torch.float64)
     cross = torch.zeros(ours.linear.out_features, width + 1, dtype=torch.float64)
     gain = ours.gain if ours.gain is not None else torch.ones(ours.linear.out_features)
+    seen = []
     for part in _parts(stream, size):
         target[part] = dense.add(target[part], dense.features(target[part]))
         features = ours.features(stream[part])
+        seen.append(features)
         # What the branch as it is leaves to be done, before LayerScale: a channel that this turns off cannot be fitted.
         left = (target[part] - ours.add(stream[part], features)) / torch.where(gain == 0, torch.inf, gain)
         extended = nn.functional.pad(features.flatten(0, 1), (0, 1), value=1.0)
@@ -108,8 +110,8 @@ def _fit_branch(ours: _Branch, dense: _Branch, stream: Tensor, target: Tensor, d
     change = ridge(moment, cross, damping)
     ours.linear.weight.add_(change[:, :-1])
     ours.linear.bias.add_(change[:, -1])
-    for part in _parts(stream, size):
-        stream[part] = ours.add(stream[part], ours.features(stream[part]))
+    for part, features in zip(_parts(stream, size), seen, strict=True):
+        stream[part] = ours.add(stream[part], features)
 
 
 def ridge(moment: Tensor, cross: Tensor, damping: float) -> Tensor:
