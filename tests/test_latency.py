@@ -13,13 +13,19 @@ from hypothesis import strategies as st
 
 import export.latency as latency
 from export.latency import activation_graph, attention_graph, cached_latency, linear_graph
+from export.pipeline import ExportOptions
+from export.run import ExportRequest, export_model
 from vitnla.allocation.latency import LatencyModel, activation_terms, attention_terms, fit_terms, linear_terms
 from vitnla.calibration.collect import collect
 from vitnla.common.errors import InputError
+from vitnla.data.dataset import Dataset
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.methods.auto import AutoConfig, apply
 from vitnla.model import ViTConfig
+from vitnla.model.checkpoint import save_checkpoint
 from vitnla.model.config import BlockConfig, Ranks
+from vitnla.sources.description import write_description
+from vitnla.sources.model import SourceModel
 from vitnla.training.initialise import new_model
 
 SHAPE = ViTConfig.uniform(image_size=8, patch_size=4, channels=1, classes=10, dim=32, depth=2, heads=2)
@@ -137,3 +143,23 @@ def test_auto_keeps_to_a_target_of_time() -> None:
     with pytest.raises(InputError, match="expected one of target_macs and target_latency"):
         AutoConfig(target_macs=0.5, target_latency=0.6)
     assert AutoConfig().target_macs == 0.55
+
+
+def test_an_export_measures_what_its_target_is_about(
+    tiny_source: SourceModel, tiny_data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command's batch size reaches the measurement; the prices reach the manifest, but not the bundle's name."""
+    monkeypatch.setenv("VITDEPLOY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(latency, "ROUNDS", 1)
+    monkeypatch.setattr(latency, "ROUND_S", 0.0)
+    monkeypatch.setattr("export.run.load_data", lambda spec: tiny_data)
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint(tiny_source.model, tmp_path / "dense")
+    write_description(tmp_path / "dense", tiny_source.preprocessing, tiny_source.labels)
+    settings = {"target_latency": 1.0, "width_multiple": 2}
+    request = ExportRequest("dense", "tiny", "auto", settings, None, ExportOptions(), "test", latency_batch=3, latency_threads=1)
+    bundle = export_model(request, lambda step: None)
+    assert bundle.folder == Path("artifacts/dense-auto-1.0-2")
+    config = AutoConfig.model_validate(bundle.manifest.method_config)
+    assert config.latency_model is not None
+    assert (config.latency_model.batch, config.latency_model.threads, config.target_macs) == (3, 1, None)
