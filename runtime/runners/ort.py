@@ -104,7 +104,7 @@ class OrtSession(Session):
         """Version, providers, threads and what ONNX Runtime made of the attention."""
         import onnxruntime
 
-        options = self._session.getsession_options()
+        options = self._session.get_session_options()
         return {
             "version": onnxruntime.__version__,
             "device": "cpu" if self._options.provider == "cpu" else "cuda:0",
