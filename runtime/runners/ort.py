@@ -86,12 +86,12 @@ class OrtSession(Session):
             self._all_on_provider = False
             return self._create(session_options(self._options.threads))
 
-    def _create(self, session_options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    def _create(self, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
         import onnxruntime
 
         try:
             return onnxruntime.InferenceSession(
-                self._bundle.model_path, session_options, providers=list(_PROVIDERS[self._options.provider]), enable_fallback=0
+                self._bundle.model_path, options, providers=list(_PROVIDERS[self._options.provider]), enable_fallback=0
             )
         except Exception as error:  # its exceptions share no base class below Exception
             hint = "check the bundle, the provider and the package's version"
