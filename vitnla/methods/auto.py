@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from vitnla.allocation import budget, least_loss
 from vitnla.allocation.latency import LatencyModel
@@ -63,9 +64,9 @@ def apply(model: VisionTransformer, statistics: Statistics | None, config: AutoC
     """Narrower heads (`pca`), narrower MLPs (`cholesky`), low-rank linears (`svd`) or none of these, for every block.
 
     How the loss of a part grows as it is cut is known from the moments, up to a factor: that of the divergence that this very
-    cut causes in the predictions of the whole model, measured at half its cost on a few calibration images (see `Probe`). The least total
-    loss within the budget, of MACs or of predicted time, is then a multiple-choice knapsack over the attentions and MLPs of all
-    blocks.
+    cut causes in the predictions of the whole model, measured at half its cost on a few calibration images (see `Probe`). The
+    least total loss within the budget, of MACs or of predicted time, is then a multiple-choice knapsack over the attentions and
+    MLPs of all blocks.
 
     The errors in the rows are those of each cut by itself, before the fit.
 
@@ -74,9 +75,8 @@ def apply(model: VisionTransformer, statistics: Statistics | None, config: AutoC
     """
     statistics = require_statistics("auto", statistics)
     samples = statistics.require_samples()
-    probe = Probe(model, samples.embedded(model, config.probe_images))
     curves = [BlockCurves.of(model, block, statistics) for block in range(len(model.config.blocks))]
-    parts = [part for block, curve in enumerate(curves) for part in _parts(model, block, curve, probe, config.width_multiple)]
+    parts = _parts(model, curves, samples.embedded(model, config.probe_images), config.width_multiple)
     if config.target_latency is not None:
         parts = _timed(parts, model.config, _require(config.latency_model))
     chosen = _choose(parts, config)
@@ -89,7 +89,13 @@ def apply(model: VisionTransformer, statistics: Statistics | None, config: AutoC
     return Decomposition(fitted, decomposition.layers)
 
 
-def _parts(
+def _parts(model: VisionTransformer, curves: Sequence[BlockCurves], tokens: Tensor, multiple: int) -> list[list[Candidate]]:
+    """What can be done with the attention and with the MLP of every block, one after the other (see `_block_parts`)."""
+    probe = Probe(model, tokens)
+    return [part for block, curve in enumerate(curves) for part in _block_parts(model, block, curve, probe, multiple)]
+
+
+def _block_parts(
     model: VisionTransformer, block: int, curves: BlockCurves, probe: Probe, multiple: int
 ) -> tuple[list[Candidate], list[Candidate]]:
     """What can be done with a block's attention, and with its MLP: costs in MACs, losses in nats of divergence."""
