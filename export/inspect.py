@@ -57,10 +57,10 @@ def low_rank_pairs(model: onnx.ModelProto) -> list[LowRankPair]:
     outputs = {value.name for value in model.graph.output}
     pairs = []
     for node in model.graph.node:
-        if (shape := _linear_shape(node, weights)) is None:
+        if (shape := linear_shape(node, weights)) is None:
             continue
         second = _next_linear(node, consumers, outputs)
-        if second is None or (following := _linear_shape(second, weights)) is None:
+        if second is None or (following := linear_shape(second, weights)) is None:
             continue
         rank = shape[1]
         if rank == following[0] and rank <= min(shape[0], following[1]):
@@ -90,7 +90,7 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
                 yield from all_nodes(inner)
 
 
-def _linear_shape(node: onnx.NodeProto, weights: dict[str, tuple[int, ...]]) -> tuple[int, int] | None:
+def linear_shape(node: onnx.NodeProto, weights: dict[str, tuple[int, ...]]) -> tuple[int, int] | None:
     """(in, out) of a MatMul or Gemm of its first input with a constant matrix; `None` for any other node."""
     if node.op_type not in _LINEAR or len(weights.get(node.input[1], ())) != 2:
         return None

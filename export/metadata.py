@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import onnx
 
+from vitnla.common.files import write_atomically
 from vitnla.model.config import LINEARS, ViTConfig
 from vitnla.sources.model import SourceModel
 
@@ -40,6 +42,13 @@ def key_fields(source: SourceModel, config: ViTConfig, method: str, version: str
 def write_metadata(model: onnx.ModelProto, fields: dict[str, str]) -> None:
     """Replace the model's `metadata_props`."""
     onnx.helper.set_model_props(model, fields)
+
+
+def write_metadata_into(path: Path, fields: dict[str, str]) -> None:
+    """Replace the `metadata_props` of a file, atomically; weights beside it stay as they are."""
+    model = onnx.load(path, load_external_data=False)
+    write_metadata(model, fields)
+    write_atomically(path, model.SerializeToString())
 
 
 def read_metadata(model: onnx.ModelProto) -> dict[str, str]:

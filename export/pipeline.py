@@ -11,17 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from export.engine import EnginePlan, build_engines, plan_engines
 from export.guards import check_graph
 from export.inspect import low_rank_pairs, operator_counts
-from export.metadata import key_fields, write_metadata
+from export.journey import Answers, Journey, Stage
+from export.lowering import Lowering, lower, plan_lowering
+from export.metadata import key_fields, write_metadata, write_metadata_into
 from export.online import IMAGES as ONLINE_IMAGES
 from export.online import online_form, require_faithful
+from export.quantize.tensorrt_qdq import FP8_OPSET
 from export.simplify import simplify
 from export.storage import save_model
 from export.trace import BATCH, DEFAULT_OPSET, INPUT, OUTPUT, check_opset, trace
-from export.verify import OnnxModel, accuracy, classify, measure_parity, torch_logits
+from export.verify import OnnxModel, measure_parity, runtime_model, torch_logits
 from runtime.bundle import (
     CHECKPOINT,
     MANIFEST,
@@ -35,6 +39,7 @@ from runtime.bundle import (
     TensorSpec,
     open_bundle,
 )
+from runtime.parity import TOLERANCES, relative_error
 from vitnla.common.errors import InputError, VerdictError
 from vitnla.common.files import atomic_folder, check_free, sha256_file, write_atomically
 from vitnla.common.measures import Distillation
@@ -45,8 +50,8 @@ from vitnla.methods.none import NONE
 from vitnla.model.checkpoint import write_checkpoint
 from vitnla.model.cost import encoder_macs, encoder_parameters
 from vitnla.model.vit import VisionTransformer
-from vitnla.sources.classes import source_classes
 from vitnla.sources.description import Origin, write_description
+from vitnla.sources.logits import source_logits
 from vitnla.sources.model import SourceModel
 
 REFERENCE_IMAGES = 8
@@ -59,8 +64,10 @@ class ExportOptions:
 
     Args:
         name: what tables call the bundle; `None` is the name of its folder.
-        opset: ONNX opset of the graph.
-        precision: element type of the graph; only `fp32` so far (engines have precisions of their own).
+        opset: ONNX opset of the graph; `None` is the default for the precision.
+        precision: of the graph; engines of an fp32 bundle have precisions of their own.
+        runtime: the runtime that the precision is for; `None` is that of the engine, else ONNX Runtime on the CPU.
+        quantization_images: how many images of the calibration split set the ranges of int8 and fp8.
         engine: `none`, or the library that compiles engines: `trt`, `trt-rtx`.
         capabilities: GPUs to compile for, such as `SM89`; none is the library's default.
         engine_precisions: `fp32`, `fp16`.
@@ -72,8 +79,10 @@ class ExportOptions:
     """
 
     name: str | None = None
-    opset: int = DEFAULT_OPSET
+    opset: int | None = None
     precision: str = "fp32"
+    runtime: str | None = None
+    quantization_images: int = 256
     engine: str = "none"
     capabilities: tuple[str, ...] = ()
     engine_precisions: tuple[str, ...] = ("fp32", "fp16")
@@ -82,6 +91,16 @@ class ExportOptions:
     eval_images: int | None = None
     allow_parity_failure: bool = False
     force: bool = False
+
+    @property
+    def graph_opset(self) -> int:
+        """The opset that is written."""
+        return self.opset or (FP8_OPSET if self.precision == "fp8" else DEFAULT_OPSET)
+
+    def lowering(self) -> Lowering:
+        """Raises: InputError, MissingDependencyError: see `plan_lowering`."""
+        runtime = self.runtime or (self.engine if self.engine != "none" else "ort")
+        return plan_lowering(self.precision, runtime, self.graph_opset)
 
 
 def export_bundle(
@@ -108,21 +127,31 @@ def export_bundle(
         MissingDependencyError: the engine's compiler is absent.
     """
     split, plan = check_export(source, data, options, destination)
+    lowering = options.lowering()
     model, config = decomposition.model, decomposition.model.config
     with atomic_folder(destination, replace=options.force) as folder:
         online = online_form(model, source.preprocessing(_spread(split.images, ONLINE_IMAGES)))
         require_faithful(online, allowed=options.allow_parity_failure)
         fields = key_fields(source, config, method, version("vitdeploy"))
-        graph = _write_graph(folder / MODEL, model, fields, options.opset, on_step)
+        graph = _write_graph(folder / MODEL, model, fields, options.graph_opset, on_step)
         exported = OnnxModel(folder / MODEL)
         on_step("verifying the logits")
         images = source.preprocessing(_spread(split.images, REFERENCE_IMAGES))
         parity = measure_parity(exported, model, images)
         _require_parity(parity, allowed=options.allow_parity_failure)
         np.savez(folder / REFERENCE, images=images, logits=torch_logits(model, images))
-        dense = source_classes(source, split, _counter("accuracy of the dense source", on_step))
-        classes = classify(exported, source.preprocessing, split.images, _counter("accuracy of the exported file", on_step))
-        np.savez_compressed(folder / PREDICTIONS, dense=dense, exported=classes)
+        dense = Answers("dense, torch fp32", source_logits(source, split, _counter("accuracy of the dense source", on_step)))
+        journey = Journey(source.preprocessing, split, dense)
+        journey.go("decomposition", f"{method}, ONNX Runtime fp32", exported, _counter("accuracy of the exported file", on_step))
+        quantization = precision_error = None
+        if lowering.changes_graph:
+            calibration = _calibration_images(source, data, options, lowering)
+            quantization = lower(folder / MODEL, lowering, config.exportable(), calibration, on_step)
+            write_metadata_into(folder / MODEL, fields)
+            lowered = OnnxModel(folder / MODEL)
+            precision_error = _require_precision(lowered, folder / REFERENCE, lowering, allowed=options.allow_parity_failure)
+            by = f"{method}, ONNX Runtime {lowering.precision}"
+            journey.go("precision", by, lowered, _counter(f"accuracy in {lowering.precision}", on_step))
         origin = None if method == NONE else Origin(
             source=source.spec, source_sha256=source.sha256, method=method, method_config=method_config,
             layers=decomposition.layers, distillation=distillation,
@@ -135,13 +164,21 @@ def export_bundle(
             source=source.spec, source_sha256=source.sha256, data=data.name, method=method, method_config=method_config,
             model=config.model_dump(mode="json"), layers=decomposition.layers,
             macs=encoder_macs(config, source.model.config), parameters=encoder_parameters(config, source.model.config),
-            precision="fp32",
+            precision=lowering.precision, runtime=lowering.runtime, quantization=quantization,
             input=TensorSpec(name=INPUT, dtype="float32", shape=(BATCH, *images.shape[1:])),
             output=TensorSpec(name=OUTPUT, dtype="float32", shape=(BATCH, config.classes)),
             preprocessing=source.preprocessing.model_dump(mode="json"), labels=source.labels,
-            accuracy=accuracy(options.eval_split, split, classes, dense), parity=parity, online=online, distillation=distillation, graph=graph,
-            tools=_tools(), files=_hashes(folder),
+            accuracy=journey.accuracy(options.eval_split), parity=parity, precision_error=precision_error, online=online,
+            distillation=distillation, graph=graph, tools=_tools(), files={},
         )  # fmt: skip
+        if lowering.needs_its_runtime:
+            stage: Stage = "runtime" if lowering.changes_graph else "precision"
+            with runtime_model(Bundle(folder, manifest), lowering.runtime) as deployed:
+                by = f"{method}, {lowering.runtime} {lowering.precision}"
+                journey.go(stage, by, deployed, _counter(f"accuracy on {lowering.runtime}", on_step))
+        np.savez_compressed(folder / PREDICTIONS, dense=dense.classes, exported=journey.last.classes)
+        accuracy = journey.accuracy(options.eval_split)
+        manifest = manifest.model_copy(update={"accuracy": accuracy, "losses": journey.stages, "files": _hashes(folder)})
         write_atomically(folder / MANIFEST, manifest.to_json())
     return open_bundle(destination)
 
@@ -150,9 +187,8 @@ def check_export(
     source: SourceModel, data: Dataset, options: ExportOptions, destination: Path
 ) -> tuple[Split, EnginePlan | None]:
     """Refuse, before the long work, what would fail after it; return the images to evaluate on and the engines to compile."""
-    check_opset(options.opset)
-    if options.precision != "fp32":
-        raise InputError(f"expected precision fp32, got '{options.precision}'", "the graph is fp32; engines can also be fp16")
+    check_opset(options.graph_opset)
+    lowering = options.lowering()
     check_free(destination, replace=options.force)
     classes = source.model.config.classes
     if len(data.labels) != classes:
@@ -164,6 +200,8 @@ def check_export(
         raise InputError(
             f"split '{options.eval_split}' of data '{data.name}' holds no images to evaluate on", "choose other data"
         )
+    if lowering.calibrates and not len(data.split("calibration")):
+        raise InputError(f"{lowering.precision} needs calibration images, and data '{data.name}' has none", "choose other data")
     return split, plan_engines(options.engine, options.capabilities, options.engine_precisions, options.profile)
 
 
@@ -183,6 +221,25 @@ def _write_graph(
     write_metadata(simplified.model, fields)
     save_model(simplified.model, path)
     return graph
+
+
+def _calibration_images(source: SourceModel, data: Dataset, options: ExportOptions, lowering: Lowering) -> NDArray[np.float32]:
+    images = data.split("calibration").images
+    count = min(options.quantization_images, len(images)) if lowering.calibrates else 0
+    return source.preprocessing(_spread(images, count)) if count else np.empty((0,), np.float32)
+
+
+def _require_precision(lowered: OnnxModel, reference: Path, lowering: Lowering, *, allowed: bool) -> float:
+    """How far the lowered graph is from torch; refuse a graph that the precision has destroyed."""
+    with np.load(reference, allow_pickle=False) as arrays:
+        error = relative_error(lowered(arrays["images"]), arrays["logits"])
+    tolerance = TOLERANCES[lowering.precision]
+    if not np.isfinite(error) or (error > tolerance and not allowed):
+        raise VerdictError(
+            f"in {lowering.precision} the logits differ from torch's by {error:.1e} of the largest, expected at most {tolerance:.0e}",
+            "use more --quantization-images or another precision; --allow-parity-failure writes the bundle all the same",
+        )
+    return error
 
 
 def _write_checkpoint(folder: Path, model: VisionTransformer, source: SourceModel, origin: Origin | None) -> None:

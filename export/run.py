@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from export.latency import cached_latency
+from export.lowering import Lowering
 from export.pipeline import ExportOptions, check_export, export_bundle
 from runtime.bundle import Bundle
 from runtime.machine import usable_cores
@@ -57,7 +58,7 @@ def export_model(request: ExportRequest, on_step: Callable[[str], None]) -> Bund
     source = load_model(request.model)
     if source.origin is not None and method.name == NONE:
         return _export_as_it_is(request, source, source.origin, on_step)
-    destination = request.output or Path("artifacts") / default_name(request.model, method, config)
+    destination = request.output or Path("artifacts") / default_name(request.model, method, config, request.options.lowering())
     on_step(f"loading data {request.data}")
     data = load_data(request.data)
     check_export(source, data, request.options, destination)
@@ -75,7 +76,7 @@ def export_model(request: ExportRequest, on_step: Callable[[str], None]) -> Bund
 def _export_as_it_is(request: ExportRequest, stored: SourceModel, origin: Origin, on_step: Callable[[str], None]) -> Bundle:
     """Export a model that was decomposed, and perhaps distilled, before: its costs and answers stay relative to the dense one."""
     method = METHODS[origin.method]
-    name = default_name(request.model, method, make_config(method, origin.method_config))
+    name = default_name(request.model, method, make_config(method, origin.method_config), request.options.lowering())
     dense = load_dense(origin)
     on_step(f"loading data {request.data}")
     return export_bundle(
@@ -85,10 +86,13 @@ def _export_as_it_is(request: ExportRequest, stored: SourceModel, origin: Origin
     )  # fmt: skip
 
 
-def default_name(spec: str, method: Method[Any], config: Record) -> str:
-    """A bundle's name from its model, its method and the settings that are not the default, such as `demo-svd-0.65`."""
+def default_name(spec: str, method: Method[Any], config: Record, lowering: Lowering) -> str:
+    """A bundle's name from its model, its method, the settings that are not the default, and its precision where that is not
+    fp32, such as `demo-svd-0.65-int8`."""
     words = [Path(spec.partition(":")[2] or spec).name, method.name]
     words += [str(value) for value in config.model_dump(exclude_defaults=True).values() if not isinstance(value, dict)]
+    if lowering.precision != "fp32":
+        words += [lowering.precision, *([] if lowering.runtime == "ort" else [lowering.runtime])]
     return "-".join(words)
 
 

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import torch
-from numpy.typing import NDArray
 
 from export.trace import INPUT
-from runtime.bundle import Parity
+from runtime.bundle import Bundle, Parity
+from runtime.machine import usable_cores
 from runtime.parity import relative_error
-from runtime.runners.base import Images, Logits
-from vitnla.common.measures import Accuracy
-from vitnla.data.dataset import Split
+from runtime.runners.base import Images, Logits, RunOptions
+from runtime.runners.registry import runner
 from vitnla.data.image_files import Images as Pixels
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.model.vit import VisionTransformer
 
 BATCHES, TOLERANCE = (1, 2, 7), 1e-4
-_BATCH = 250
+_BATCH = 50
 Progress = Callable[[int, int], None]
 
 
 class OnnxModel:
-    """The written file in ONNX Runtime on the CPU. There is no manifest yet, so this cannot be a runner's session."""
+    """A file, or a serialised graph, in ONNX Runtime on the CPU. There is no manifest yet, so this cannot be a runner's session."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | bytes) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -55,20 +55,24 @@ def measure_parity(
     return Parity(max_rel=max(errors), tolerance=tolerance, batches=batches)
 
 
-def classify(
-    onnx_model: Callable[[Images], Logits], preprocessing: Preprocessing, images: Pixels, on_progress: Progress
-) -> NDArray[np.int64]:
-    """Classes [N] of images [N], batch by batch."""
-    classes = []
+def answer(onnx_model: Callable[[Images], Logits], preprocessing: Preprocessing, images: Pixels, on_progress: Progress) -> Logits:
+    """Logits [N, classes] of images [N], batch by batch."""
+    logits = []
     for start in range(0, len(images), _BATCH):
-        classes.append(onnx_model(preprocessing(images[start : start + _BATCH])).argmax(1))
+        logits.append(onnx_model(preprocessing(images[start : start + _BATCH])))
         on_progress(min(start + _BATCH, len(images)), len(images))
-    return np.concatenate(classes).astype(np.int64)
+    return np.concatenate(logits)
 
 
-def accuracy(split: str, data: Split, classes: NDArray[np.int64], dense: NDArray[np.int64]) -> Accuracy:
-    """Top-1 of the exported file and of the dense source from their classes [N], and how often the two agree."""
-    return Accuracy(
-        split=split, fingerprint=data.fingerprint(), images=len(data), dense_top1=float((dense == data.labels).mean()),
-        top1=float((classes == data.labels).mean()), agreement=float((classes == dense).mean()),
-    )  # fmt: skip
+@contextlib.contextmanager
+def runtime_model(bundle: Bundle, runtime: str) -> Iterator[Callable[[Images], Logits]]:
+    """The bundle on a runtime of its own, in this process.
+
+    Raises:
+        MissingDependencyError: the runtime is not installed.
+    """
+    session = runner(runtime).load(bundle, RunOptions(threads=usable_cores()))
+    try:
+        yield session.run
+    finally:
+        session.close()

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from runtime.engines import EngineRecord, read_records
 from vitnla.common.errors import InputError
 from vitnla.common.files import sha256_file
-from vitnla.common.measures import Accuracy, Cost, Distillation, LayerRow
+from vitnla.common.measures import Accuracy, Cost, Distillation, LayerRow, LossStage
 from vitnla.common.schema import Record
 
 SCHEMA_VERSION = 1
 MANIFEST, MODEL, CHECKPOINT = "manifest.json", "model.onnx", "checkpoint"
 REFERENCE, PREDICTIONS = "reference.npz", "predictions.npz"
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-dynamic", "fp8"]
 
 
 class Parity(Record):
@@ -44,6 +44,23 @@ class OnlineForm(Record):
     """`omitted`: nothing depends on it, so leaving it out is exact. `matmul`: a fixed number of matrix products."""
     parity: Parity
     """The form against the exact one, both in torch; `Manifest.parity` is the graph against the exact one."""
+
+
+class Quantization(Record):
+    """How the linears of the graph were quantised, for which runtime, and what that did on the calibration images."""
+
+    runtime: str
+    """The runtime that the scheme is made for; others run it, but maybe slowly."""
+    tool: str
+    scheme: str
+    images: int
+    """How many calibration images set the ranges; 0 where each run finds its own."""
+    quantized: int
+    """Linears that were quantised."""
+    kept_in_float: tuple[str, ...] = ()
+    """Nodes left alone because measurement found them sensitive."""
+    divergence: float | None = None
+    """Mean KL divergence of the logits from the fp32 graph's, in nats, on the calibration images."""
 
 
 class TensorSpec(Record):
@@ -81,12 +98,20 @@ class Manifest(Record):
     macs: Cost
     parameters: Cost
     precision: Precision
+    runtime: str = "ort"
+    """The runtime that the precision is made for, and on which `accuracy` was measured where it runs without a GPU."""
+    quantization: Quantization | None = None
     input: TensorSpec
     output: TensorSpec
     preprocessing: dict[str, Any]
     labels: tuple[str, ...]
     accuracy: Accuracy
+    losses: tuple[LossStage, ...] = ()
+    """What each step from the dense source to this model lost: decomposition, then precision, then runtime."""
     parity: Parity
+    """Of the graph before its precision was lowered, against torch; `precision_error` is that of the file that was written."""
+    precision_error: float | None = None
+    """Largest |logit - fp32 torch logit| / max |fp32 torch logit| of the lowered graph, over the reference images."""
     online: OnlineForm | None = None
     distillation: Distillation | None = None
     graph: Graph

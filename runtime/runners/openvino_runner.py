@@ -15,6 +15,7 @@ from vitnla.common.errors import InputError
 _DEVICE = "CPU"
 _HINTS: dict[Precision, tuple[str, str]] = {
     "fp32": ("FP32", "f32"), "fp16": ("FP16", "f16"), "bf16": ("BF16", "bf16"), "int8": ("FP32", "f32"),
+    "int8-dynamic": ("FP32", "f32"), "fp8": ("FP32", "f32"),
 }  # fmt: skip
 """Device capability and INFERENCE_PRECISION_HINT. In an INT8 graph the hint rules only what stays in floating point."""
 

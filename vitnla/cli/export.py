@@ -30,8 +30,10 @@ def export(
     calibration_images: Annotated[int | None, typer.Option(min=1, help="Default: the whole split.", rich_help_panel=_CHECK)] = None,
     eval_images: Annotated[int | None, typer.Option(min=1, help="Default: the whole test split.", rich_help_panel=_CHECK)] = None,
     allow_parity_failure: Annotated[bool, typer.Option(help="Write the bundle all the same, and mark it.", rich_help_panel=_CHECK)] = False,
-    precision: Annotated[str, typer.Option(help="Of the ONNX model: fp32.", rich_help_panel=_BUNDLE)] = "fp32",
-    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 23.", rich_help_panel=_BUNDLE)] = 20,
+    precision: Annotated[str, typer.Option(help="fp32, fp16, bf16, int8, int8-dynamic or fp8.", rich_help_panel=_BUNDLE)] = "fp32",
+    runtime: Annotated[str | None, typer.Option(help="ort, openvino, trt or trt-rtx: what the precision is for.", rich_help_panel=_BUNDLE)] = None,
+    quantization_images: Annotated[int, typer.Option(min=1, help="Calibration images that set the ranges of int8 and fp8.", rich_help_panel=_BUNDLE)] = 256,
+    opset: Annotated[int | None, typer.Option(help="ONNX opset, 18 to 23. Default: 20, or 21 for fp8.", rich_help_panel=_BUNDLE)] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: artifacts/MODEL-METHOD-SETTINGS.", rich_help_panel=_BUNDLE)] = None,
     force: Annotated[bool, typer.Option(help="Replace a bundle that is there.", rich_help_panel=_BUNDLE)] = False,
     engine: Annotated[str, typer.Option(help="none, trt or trt-rtx.", rich_help_panel=_ENGINE)] = "none",
@@ -53,7 +55,8 @@ def export(
         "allocation": allocation,
     }
     options = ExportOptions(
-        opset=opset, precision=precision, engine=engine, capabilities=tuple(filter(None, capability.split(","))),
+        opset=opset, precision=precision, runtime=runtime, quantization_images=quantization_images,
+        engine=engine, capabilities=tuple(filter(None, capability.split(","))),
         engine_precisions=tuple(engine_precision.split(",")), profile=batch, eval_images=eval_images,
         allow_parity_failure=allow_parity_failure, force=force,
     )  # fmt: skip
@@ -75,6 +78,10 @@ def _summarise(bundle: Bundle) -> None:
         f"top-1 {accuracy.top1:.2%} (dense {accuracy.dense_top1:.2%}) on {accuracy.images:,} {accuracy.split} images, "
         f"agreement {accuracy.agreement:.2%}; ONNX against torch: {manifest.parity.max_rel:.1e} relative"
     )
+    for loss in manifest.losses:
+        say(
+            f"{loss.stage} ({loss.after}): {0 - loss.lost_points:+.2f} points, {loss.flips:,} classes changed, logits by {loss.logit_error:.1%}"
+        )
     for record in bundle.engine_records():
         say(f"{record.file}: {record.runtime} {record.capability} {record.precision}, built in {record.build_seconds:.1f} s")
 
@@ -86,6 +93,10 @@ def _record(bundle: Bundle) -> dict[str, Any]:
         "method": manifest.method,
         "macs": {**manifest.macs.model_dump(), "ratio": manifest.macs.ratio},
         "parameters": {**manifest.parameters.model_dump(), "ratio": manifest.parameters.ratio},
+        "precision": manifest.precision,
+        "runtime": manifest.runtime,
+        "quantization": manifest.quantization and manifest.quantization.model_dump(),
+        "losses": [loss.model_dump() for loss in manifest.losses],
         "accuracy": manifest.accuracy.model_dump(include={"dense_top1", "top1", "agreement", "images"}),
         "parity": {"max_rel": manifest.parity.max_rel},
         "distillation": manifest.distillation and manifest.distillation.model_dump(),

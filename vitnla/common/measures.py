@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from vitnla.common.schema import Record
 
@@ -84,3 +84,29 @@ class Accuracy(Record):
     dense_top1: float
     top1: float
     agreement: float
+
+
+class LossStage(Record):
+    """What one step on the way from the dense source to the deployed model changed, on `Accuracy.images` images."""
+
+    stage: Literal["decomposition", "precision", "runtime"]
+    before: str
+    """What was compared: the model before this step, and what ran it."""
+    after: str
+    top1: float
+    """After this step, a fraction."""
+    lost_points: float
+    """Top-1 points lost by this step; negative where it gained."""
+    lost: int
+    """Images right before and wrong after."""
+    gained: int
+    """The reverse."""
+    flips: int
+    """Images whose class changed, right or wrong."""
+    flip_margin: float | None
+    """Median, over the flips, of the probability of the class before less that of the runner-up: near 0, it was undecided anyway.
+    Null without flips."""
+    typical_margin: float
+    """The same median over all images."""
+    logit_error: float
+    """Root mean square of the logits' change / that of the logits before, less their mean over the classes."""

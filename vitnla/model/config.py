@@ -157,9 +157,11 @@ class ViTConfig(Record):
             raise InputError(f"model shape: {first_complaint(error)}", "change the named width") from error
 
     def exportable(self) -> Self:
-        """The same model by operators that a graph can hold: no unused factors, and truncations by matrix products."""
+        """The same model by operators that a graph can hold: no unused factors, truncations by matrix products, gains in the weights."""
         blocks = [block.model_copy(update={"online": _exportable(block.online)}) for block in self.blocks]
-        return self.model_copy(update={"blocks": tuple(blocks)})
+        # A truncation stands between proj and the gain, which then cannot become part of proj's weights.
+        folded = not any(isinstance(block.online, Truncation) and block.online.kind == "svd" for block in blocks)
+        return self.model_copy(update={"blocks": tuple(blocks), "layer_scale": self.layer_scale and not folded})
 
     @property
     def patches(self) -> int:

@@ -67,13 +67,30 @@ class VisionTransformer(nn.Module):
         return self.classify(self.encode(self.embed(images)))
 
     def exportable(self) -> VisionTransformer:
-        """The same weights under `config.exportable()`; this very model where that changes nothing."""
+        """The same function under `config.exportable()`; this very model where that changes nothing."""
         config = self.config.exportable()
         if config == self.config:
             return self
-        model = VisionTransformer(config)
-        model.load_state_dict(self.state_dict())
+        tensors = self.state_dict()
+        if self.config.layer_scale and not config.layer_scale:
+            tensors = self._without_layer_scale(tensors)
+        with torch.device("meta"):
+            model = VisionTransformer(config)
+        model.load_state_dict(tensors, assign=True)
         return model.train(self.training)
+
+    def _without_layer_scale(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Gains folded into the linear before them: g * (W x + b) = (diag(g) W) x + g * b."""
+        tensors = dict(tensors)
+        for index, block in enumerate(self.config.blocks):
+            for number, owner, name in ((1, "attn", "proj"), (2, "mlp", "fc2")):
+                gain = tensors.pop(f"blocks.{index}.ls{number}.gamma").double()
+                factor = ".U" if getattr(block.ranks, name) is not None else ""  # y = U (V x) + b
+                linear = f"blocks.{index}.{owner}.{name}{factor}"
+                for part, scale in (("weight", gain[:, None]), ("bias", gain)):
+                    tensor = tensors[f"{linear}.{part}"]
+                    tensors[f"{linear}.{part}"] = (scale * tensor.double()).to(tensor.dtype)
+        return tensors
 
     def linear(self, block: int, name: LinearName) -> nn.Module:
         """The linear `name` of a block: `nn.Linear`, or `LowRankLinear` where the config gives it a rank."""

@@ -14,9 +14,9 @@ from vitnla.common.errors import InputError
 from vitnla.common.measures import Distillation
 from vitnla.data.dataset import Dataset, Split
 from vitnla.model.checkpoint import write_checkpoint
-from vitnla.sources.classes import source_classes
 from vitnla.sources.description import write_description
 from vitnla.sources.dispatch import load_model
+from vitnla.sources.logits import source_logits
 from vitnla.sources.model import SourceModel
 from vitnla.training.augment import augment
 from vitnla.training.config import DistillConfig
@@ -145,4 +145,4 @@ def _top1(what: str, source: SourceModel, data: Dataset, name: str, progress: Pr
     def count(done: int, total: int) -> None:
         progress.on_count(f"{name} accuracy of {what}", done, total)
 
-    return float((source_classes(source, split, count, default_device()) == split.labels).mean())
+    return float((source_logits(source, split, count, default_device()).argmax(1) == split.labels).mean())

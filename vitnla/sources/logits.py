@@ -15,24 +15,23 @@ from vitnla.data.dataset import Split
 from vitnla.model.predict import predict
 from vitnla.sources.model import SourceModel
 
-_KIND, _FILE, _FORMAT = "dense-predictions", "classes.npy", "1"
+_KIND, _FILE, _FORMAT = "dense-predictions", "logits.npy", "2"
 _log = logging.getLogger(__name__)
 
 
-def source_classes(
+def source_logits(
     source: SourceModel, data: Split, on_progress: Callable[[int, int], None] = lambda done, total: None,
     device: torch.device | None = None,
-) -> NDArray[np.int64]:  # fmt: skip
-    """Classes [N] that the fp32 torch source gives the images of a split, from the cache where they are known."""
+) -> NDArray[np.float32]:  # fmt: skip
+    """Logits [N, classes] that the fp32 torch source gives the images of a split, from the cache where they are known."""
     key = cache_key(_FORMAT, source.sha256, source.model.config.to_json(), source.preprocessing.to_json(), data.fingerprint())
     if (folder := find_entry(_KIND, key)) is not None:
-        known: NDArray[np.int64] = np.load(folder / _FILE, allow_pickle=False)
+        known: NDArray[np.float32] = np.load(folder / _FILE, allow_pickle=False)
         return known
     logits = predict(source.model, source.preprocessing, data.images, device=device, on_progress=on_progress)
-    classes: NDArray[np.int64] = logits.argmax(1).astype(np.int64)
     try:
         with new_entry(_KIND, key) as folder:
-            np.save(folder / _FILE, classes)
+            np.save(folder / _FILE, logits)
     except InputError as error:
         _log.warning("predictions are not cached: %s", error.message)
-    return classes
+    return logits

@@ -1,0 +1,205 @@
+"""From the fp32 graph of a bundle to the precision asked for, by the tool of the runtime that it is for."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import onnx
+
+from export.precision import to_fp16
+from export.quantize.calibration import BATCH, Images, input_magnitudes
+from export.quantize.linears import encoder_linears, linear_macs, name_nodes
+from export.quantize.onnxruntime_int8 import merge_biases, quantize_linears, quantize_linears_dynamically
+from export.quantize.openvino_int8 import quantize_by_nncf, require_nncf
+from export.quantize.sensitivity import Logits, mean_divergence, measure_sensitivity, restore, sensitive_linears
+from export.quantize.tensorrt_qdq import FP8_OPSET, insert_qdq
+from export.storage import fits_one_file, save_model
+from export.verify import OnnxModel
+from runtime.bundle import Precision, Quantization
+from runtime.runners.registry import runner
+from vitnla.common.errors import InputError, unknown_name
+from vitnla.model.config import ViTConfig
+
+PRECISIONS: dict[str, tuple[Precision, ...]] = {
+    "ort": ("fp32", "fp16", "int8", "int8-dynamic"),
+    "openvino": ("fp32", "bf16", "int8"),
+    "trt": ("fp32", "fp16", "int8", "fp8"),
+    "trt-rtx": ("fp32", "fp16", "int8", "fp8"),
+}
+"""What each runtime computes in. OpenVINO's bf16 is a hint, not a graph; an engine in bf16 is made of an fp32 bundle."""
+NEGLIGIBLE = 0.02
+"""Mean KL divergence, in nats, up to which INT8 is not looked into further: at 0.008, DINOv2 ViT-S/14 lost no point."""
+_RELIEF = 0.8
+"""Linears are kept in float only if together they bring the divergence below this share of what it was."""
+_SENSITIVITY_IMAGES = 64
+OnStep = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """What to lower to. `runtime` decides the tool and the scheme."""
+
+    precision: Precision
+    runtime: str
+
+    @property
+    def changes_graph(self) -> bool:
+        """Whether the graph becomes another one."""
+        return self.precision not in ("fp32", "bf16")
+
+    @property
+    def needs_its_runtime(self) -> bool:
+        """Whether ONNX Runtime on the CPU cannot say what the runtime will answer, and the runtime can be asked here."""
+        return self.runtime == "openvino" and self.precision != "fp32"
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether it needs images."""
+        return self.precision in ("int8", "fp8")
+
+
+def plan_lowering(precision: str, runtime: str, opset: int) -> Lowering:
+    """Check what was asked for, before any long work.
+
+    Raises:
+        InputError: the runtime does not compute in that precision, or the opset cannot express it.
+        MissingDependencyError: the tool is absent.
+    """
+    if precision not in (known := get_args(Precision)):
+        raise unknown_name("precision", precision, known)
+    if runtime not in PRECISIONS:
+        raise unknown_name("runtime to export for", runtime, PRECISIONS)
+    plan = Lowering(precision, runtime)  # type: ignore[arg-type]  # it is one of the literals, as was just checked
+    if plan.precision not in PRECISIONS[runtime]:
+        able = [name for name, precisions in PRECISIONS.items() if plan.precision in precisions]
+        hint = f"--runtime {' or '.join(able)}" if able else "leave it fp32"
+        if precision == "bf16" and runtime.startswith("trt"):
+            hint = "leave it fp32, and compile with --engine-precision bf16"
+        raise InputError(f"'{runtime}' computes in {', '.join(PRECISIONS[runtime])} here, not in {precision}", hint)
+    if precision == "fp8" and opset < FP8_OPSET:
+        raise InputError(f"fp8 needs opset {FP8_OPSET} or later, got {opset}", f"--opset {FP8_OPSET}")
+    if plan.calibrates and runtime == "openvino":
+        require_nncf()
+    if plan.needs_its_runtime:
+        runner(runtime).availability().require(runtime)
+    return plan
+
+
+def lower(path: Path, plan: Lowering, config: ViTConfig, images: Images, on_step: OnStep) -> Quantization | None:
+    """Write the graph at `path` anew at the plan's precision.
+
+    Args:
+        path: the fp32 graph; replaced.
+        plan: what to lower to.
+        config: of the graph: its encoder's linears are what is quantised.
+        images: preprocessed calibration images [N, C, H, W]; none where the plan does not calibrate.
+        on_step: told what is being done.
+
+    Returns:
+        What the quantisation did; `None` for floating point.
+    """
+    on_step(f"converting to {plan.precision} for {plan.runtime}")
+    if plan.precision == "fp16":
+        save_model(to_fp16(onnx.load(path)), path)
+        return None
+    if plan.runtime == "openvino":
+        return _by_nncf(path, config, images)
+    if plan.runtime == "ort":
+        return _by_onnxruntime(path, plan, config, images, on_step)
+    return _for_tensorrt(path, plan, config, images)
+
+
+def _by_nncf(path: Path, config: ViTConfig, images: Images) -> Quantization:
+    before = _run(path, images)
+    quantized = quantize_by_nncf(path, images)
+    linears = sum(node.op_type == "DequantizeLinear" for node in quantized.graph.node)
+    save_model(quantized, path)
+    return Quantization(
+        runtime="openvino", tool=f"nncf {version('nncf')}", images=len(images), quantized=linears,
+        scheme="SmoothQuant; int8 weights per channel; products of the attention quantised too; bias correction",
+        divergence=mean_divergence(before, _run(path, images)),
+    )  # fmt: skip
+
+
+def _for_tensorrt(path: Path, plan: Lowering, config: ViTConfig, images: Images) -> Quantization:
+    original = onnx.load(path)
+    name_nodes(original)
+    linears = encoder_linears(original, config)
+    before = _run(path, images)
+    with tempfile.TemporaryDirectory() as folder:
+        named = Path(folder) / path.name
+        save_model(original, named)
+        magnitudes = input_magnitudes(named, linears, images)
+    lowered = to_fp16(original)
+    insert_qdq(lowered, magnitudes, "fp8" if plan.precision == "fp8" else "int8")
+    save_model(lowered, path)
+    return Quantization(
+        runtime=plan.runtime, tool="vitdeploy", images=len(images), quantized=len(linears),
+        scheme=f"{plan.precision} symmetric: inputs per tensor by their largest value, weights per channel; the rest fp16, norms fp32",
+        divergence=mean_divergence(before, _run(path, images)),
+    )  # fmt: skip
+
+
+def _by_onnxruntime(path: Path, plan: Lowering, config: ViTConfig, images: Images, on_step: OnStep) -> Quantization:
+    static = plan.precision == "int8"
+    original = onnx.load(path)
+    if static:
+        original = merge_biases(original)
+    name_nodes(original)
+    linears = encoder_linears(original, config)
+    names = [node.name for node in linears]
+    with tempfile.TemporaryDirectory() as folder:
+        source, destination = Path(folder) / "float.onnx", Path(folder) / "quantized.onnx"
+        save_model(original, source)
+        if not static:
+            quantize_linears_dynamically(source, destination, names)
+            save_model(onnx.load(destination), path)
+            return Quantization(
+                runtime="ort", tool=f"onnxruntime {version('onnxruntime')}", images=0, quantized=len(names),
+                scheme="int8 weights per channel, inputs uint8 by the range of each run",
+            )  # fmt: skip
+        quantize_linears(source, destination, names, images)
+        reference = _run(source, images)
+        quantized = onnx.load(destination)
+        divergence = mean_divergence(reference, _run(destination, images))
+        kept: tuple[str, ...] = ()
+        if divergence > NEGLIGIBLE and fits_one_file(original):
+            macs = {node.name: linear_macs(original, node) for node in linears}
+            kept = _kept_in_float(quantized, original, macs, images[:_SENSITIVITY_IMAGES], on_step)
+            restored = restore(quantized, original, set(kept))
+            remaining = mean_divergence(reference, _run(restored.SerializeToString(), images))
+            if kept and remaining <= _RELIEF * divergence:
+                quantized, divergence = restored, remaining
+            else:
+                kept = ()
+    save_model(quantized, path)
+    return Quantization(
+        runtime="ort", tool=f"onnxruntime {version('onnxruntime')}", images=len(images), quantized=len(names) - len(kept),
+        scheme="int8 weights per channel, inputs uint8 by their smallest and largest value; outputs, attention and the rest fp32",
+        kept_in_float=kept, divergence=divergence,
+    )  # fmt: skip
+
+
+def _kept_in_float(
+    quantized: onnx.ModelProto, original: onnx.ModelProto, macs: dict[str, int], images: Images, on_step: OnStep
+) -> tuple[str, ...]:
+    def progress(done: int, total: int) -> None:
+        on_step(f"looking for linears that int8 hurts: {done} of {total}")
+
+    def run(model: onnx.ModelProto) -> Logits:
+        return _run(model.SerializeToString(), images)
+
+    sensitivity = measure_sensitivity(quantized, original, list(macs), run, run(original), progress)
+    return sensitive_linears(sensitivity, macs)
+
+
+def _run(model: Path | bytes, images: Images) -> Logits:
+    """Logits [N, classes], by batches that every model has memory for."""
+    session = OnnxModel(model)
+    return np.concatenate([session(images[start : start + BATCH]) for start in range(0, len(images), BATCH)])

@@ -1,0 +1,53 @@
+"""Images through a float graph, to see what range each linear's input has."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
+from onnxruntime.quantization.calibrate import create_calibrator
+
+from export.trace import INPUT
+
+BATCH = 16
+Images = NDArray[np.float32]
+
+
+class CalibrationImages(CalibrationDataReader):  # type: ignore[misc]  # the package is untyped
+    """Preprocessed images [N, C, H, W], as ONNX Runtime's quantisation tools want them."""
+
+    def __init__(self, images: Images) -> None:
+        self._batches = self._split(images)
+
+    def get_next(self) -> dict[str, Images] | None:
+        """The next batch, or `None` at the end."""
+        return next(self._batches, None)
+
+    @staticmethod
+    def _split(images: Images) -> Iterator[dict[str, Images]]:
+        for start in range(0, len(images), BATCH):
+            yield {INPUT: images[start : start + BATCH]}
+
+
+def input_magnitudes(path: Path, linears: list[onnx.NodeProto], images: Images) -> dict[str, float]:
+    """Largest |x| that each linear is given, by the node's name, over images [N, C, H, W].
+
+    Args:
+        path: the float graph.
+        linears: nodes of that graph.
+        images: preprocessed calibration images.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        calibrator = create_calibrator(
+            path, op_types_to_calibrate=sorted({node.op_type for node in linears}),
+            augmented_model_path=f"{folder}/augmented.onnx", calibrate_method=CalibrationMethod.MinMax,
+            use_external_data_format=any(path.parent.glob(f"{path.name}.data")),
+        )  # fmt: skip
+        calibrator.collect_data(CalibrationImages(images))
+        ranges = calibrator.compute_data()
+        return {node.name: float(np.abs(ranges[node.input[0]].range_value).max()) for node in linears}

@@ -1,0 +1,34 @@
+"""Which nodes of a graph are quantised: the encoder's linears. The patch convolution and the head are small, and stay in float."""
+
+from __future__ import annotations
+
+import onnx
+
+from export.inspect import linear_shape
+from vitnla.model.config import LINEARS, ViTConfig
+
+
+def name_nodes(model: onnx.ModelProto) -> None:
+    """Give every nameless node a name of its own, in place: quantisation tools address nodes by name."""
+    taken = {node.name for node in model.graph.node}
+    for index, node in enumerate(model.graph.node):
+        if not node.name:
+            node.name = next(
+                name for name in (f"{node.op_type}_{index}", f"vitdeploy_{node.op_type}_{index}") if name not in taken
+            )
+            taken.add(node.name)
+
+
+def encoder_linears(model: onnx.ModelProto, config: ViTConfig) -> list[onnx.NodeProto]:
+    """The MatMul and Gemm nodes of the encoder's linears, in the order in which they run; two for a low-rank one."""
+    weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    linears = [node for node in model.graph.node if linear_shape(node, weights) is not None]
+    count = sum(1 if getattr(block.ranks, name) is None else 2 for block in config.blocks for name in LINEARS)
+    return linears[:count]  # what follows is the head's
+
+
+def linear_macs(model: onnx.ModelProto, node: onnx.NodeProto) -> int:
+    """Multiply-accumulates of a linear per token."""
+    shape = linear_shape(node, {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer})
+    assert shape is not None
+    return shape[0] * shape[1]

@@ -1,0 +1,48 @@
+"""INT8 for OpenVINO, by NNCF on the ONNX graph itself, so that one file serves every runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import logging
+from pathlib import Path
+
+import onnx
+
+from export.quantize.calibration import Images
+from export.trace import INPUT
+from vitnla.common.errors import MissingDependencyError
+
+
+def require_nncf() -> None:
+    """Check that NNCF is installed.
+
+    Raises:
+        MissingDependencyError: it is not.
+    """
+    if importlib.util.find_spec("nncf") is None:
+        raise MissingDependencyError("INT8 for OpenVINO needs the package nncf", "pip install 'vitdeploy[openvino]'")
+
+
+def quantize_by_nncf(source: Path, images: Images) -> onnx.ModelProto:
+    """SmoothQuant, Q/DQ around every product of the transformer (attention included), and bias correction.
+
+    Args:
+        source: float graph.
+        images: preprocessed calibration images [N, C, H, W].
+    """
+    import nncf
+
+    dataset = nncf.Dataset(range(len(images)), lambda index: {INPUT: images[index : index + 1]})
+    level = logging.getLogger("nncf").level
+    nncf.set_log_level(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # its progress bars; ours go to stderr, and stdout may be JSON
+            quantized: onnx.ModelProto = nncf.quantize(
+                onnx.load(source), dataset, model_type=nncf.ModelType.TRANSFORMER, preset=nncf.QuantizationPreset.MIXED,
+                subset_size=len(images),
+            )  # fmt: skip
+    finally:
+        nncf.set_log_level(level)
+    return quantized
