@@ -16,8 +16,9 @@ def key_fields(source: SourceModel, config: ViTConfig, method: str, version: str
     """What a reader of `model.onnx` can ask for.
 
     Returns:
-        `vitdeploy.version`, `.method`, `.ranks`, `.source`, `.source_sha256`, `.preprocessing` and `.labels`. Ranks
-        (`{"0.qkv": 64, ...}`, dense linears left out), preprocessing and labels are JSON.
+        `vitdeploy.version`, `.method`, `.ranks`, `.widths`, `.source`, `.source_sha256`, `.preprocessing` and `.labels`.
+        Ranks (`{"0.qkv": 64, ...}`, dense linears left out), widths (`{"0.qkv": [out, in], ...}`, of every linear),
+        preprocessing and labels are JSON.
     """
     ranks = {
         f"{index}.{name}": rank
@@ -25,10 +26,16 @@ def key_fields(source: SourceModel, config: ViTConfig, method: str, version: str
         for name in LINEARS
         if (rank := getattr(block.ranks, name)) is not None
     }
+    widths = {
+        f"{index}.{name}": shape
+        for index, block in enumerate(config.blocks)
+        for name, shape in block.linear_shapes(config.dim).items()
+    }
     fields = {
         "version": version,
         "method": method,
         "ranks": json.dumps(ranks),
+        "widths": json.dumps(widths),
         "source": source.spec,
         "source_sha256": source.sha256,
         "preprocessing": source.preprocessing.model_dump_json(),
