@@ -12,13 +12,14 @@ from vitnla.sources.model import SourceModel
 PREFIX = "vitdeploy."
 
 
-def key_fields(source: SourceModel, config: ViTConfig, method: str, version: str) -> dict[str, str]:
+def key_fields(source: SourceModel, config: ViTConfig, method: str, version: str, *, embedded: bool = False) -> dict[str, str]:
     """What a reader of `model.onnx` can ask for.
 
     Returns:
-        `vitdeploy.version`, `.method`, `.ranks`, `.widths`, `.source`, `.source_sha256`, `.preprocessing` and `.labels`.
+        `vitdeploy.version`, `.method`, `.ranks`, `.widths`, `.source`, `.source_sha256`, `.preprocessing`,
+        `.embedded` and `.labels`.
         Ranks (`{"0.qkv": 64, ...}`, dense linears left out), widths (`{"0.qkv": [out, in], ...}`, of every linear),
-        preprocessing and labels are JSON.
+        preprocessing and labels are JSON. `.embedded` is `true` where the graph does the preprocessing itself.
     """
     ranks = {
         f"{index}.{name}": rank
@@ -39,6 +40,7 @@ def key_fields(source: SourceModel, config: ViTConfig, method: str, version: str
         "source": source.spec,
         "source_sha256": source.sha256,
         "preprocessing": source.preprocessing.model_dump_json(),
+        "embedded": json.dumps(embedded),
         "labels": json.dumps(source.labels),
     }
     return {f"{PREFIX}{name}": value for name, value in fields.items()}

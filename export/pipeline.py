@@ -11,16 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from torch import nn
 
+from export.embed import Embedding, embed, tensor_specs
+from export.embedded_model import EmbeddedViT, require_same_pixels
 from export.engine import EnginePlan, build_engines, plan_engines
 from export.guards import check_graph
 from export.inspect import low_rank_pairs, operator_counts
 from export.metadata import key_fields, write_metadata
 from export.online import IMAGES as ONLINE_IMAGES
 from export.online import online_form, require_faithful
+from export.preparation import preparation
 from export.simplify import simplify
 from export.storage import save_model
-from export.trace import BATCH, DEFAULT_OPSET, INPUT, OUTPUT, check_opset, trace
+from export.trace import DEFAULT_OPSET, check_opset, trace
 from export.verify import OnnxModel, accuracy, classify, measure_parity, torch_logits
 from runtime.bundle import (
     CHECKPOINT,
@@ -29,10 +34,10 @@ from runtime.bundle import (
     PREDICTIONS,
     REFERENCE,
     Bundle,
+    Embedded,
     Graph,
     Manifest,
     Parity,
-    TensorSpec,
     open_bundle,
 )
 from vitnla.common.errors import InputError, VerdictError
@@ -40,6 +45,7 @@ from vitnla.common.files import atomic_folder, check_free, sha256_file, write_at
 from vitnla.common.measures import Distillation
 from vitnla.data.dataset import Dataset, Split
 from vitnla.data.image_files import Images
+from vitnla.data.preprocessing import Preprocessing
 from vitnla.methods.base import Decomposition
 from vitnla.methods.none import NONE
 from vitnla.model.checkpoint import write_checkpoint
@@ -60,6 +66,7 @@ class ExportOptions:
     Args:
         name: what tables call the bundle; `None` is the name of its folder.
         opset: ONNX opset of the graph.
+        embedding: of the preprocessing into the graph; `None` leaves it to whoever runs the graph.
         precision: element type of the graph; only `fp32` so far (engines have precisions of their own).
         engine: `none`, or the library that compiles engines: `trt`, `trt-rtx`.
         capabilities: GPUs to compile for, such as `SM89`; none is the library's default.
@@ -73,6 +80,7 @@ class ExportOptions:
 
     name: str | None = None
     opset: int = DEFAULT_OPSET
+    embedding: Embedding | None = None
     precision: str = "fp32"
     engine: str = "none"
     capabilities: tuple[str, ...] = ()
@@ -109,19 +117,22 @@ def export_bundle(
     """
     split, plan = check_export(source, data, options, destination)
     model, config = decomposition.model, decomposition.model.config
+    specs = tensor_specs(config, options.embedding)
+    prepare = preparation(source.preprocessing, specs[0])
     with atomic_folder(destination, replace=options.force) as folder:
         online = online_form(model, source.preprocessing(_spread(split.images, ONLINE_IMAGES)))
         require_faithful(online, allowed=options.allow_parity_failure)
-        fields = key_fields(source, config, method, version("vitdeploy"))
-        graph = _write_graph(folder / MODEL, model, fields, options.opset, on_step)
+        images = prepare(_spread(split.images, REFERENCE_IMAGES))
+        exact, embedded = _exact(source.preprocessing, model, images, options.embedding)
+        fields = key_fields(source, config, method, version("vitdeploy"), embedded=embedded is not None)
+        graph = _write_graph(folder / MODEL, model, fields, source.preprocessing, options, on_step)
         exported = OnnxModel(folder / MODEL)
         on_step("verifying the logits")
-        images = source.preprocessing(_spread(split.images, REFERENCE_IMAGES))
-        parity = measure_parity(exported, model, images)
+        parity = measure_parity(exported, exact, images)
         _require_parity(parity, allowed=options.allow_parity_failure)
-        np.savez(folder / REFERENCE, images=images, logits=torch_logits(model, images))
+        np.savez(folder / REFERENCE, images=images, logits=torch_logits(exact, images))
         dense = source_classes(source, split, _counter("accuracy of the dense source", on_step))
-        classes = classify(exported, source.preprocessing, split.images, _counter("accuracy of the exported file", on_step))
+        classes = classify(exported, prepare, split.images, _counter("accuracy of the exported file", on_step))
         np.savez_compressed(folder / PREDICTIONS, dense=dense, exported=classes)
         origin = None if method == NONE else Origin(
             source=source.spec, source_sha256=source.sha256, method=method, method_config=method_config,
@@ -136,9 +147,8 @@ def export_bundle(
             model=config.model_dump(mode="json"), layers=decomposition.layers,
             macs=encoder_macs(config, source.model.config), parameters=encoder_parameters(config, source.model.config),
             precision="fp32",
-            input=TensorSpec(name=INPUT, dtype="float32", shape=(BATCH, *images.shape[1:])),
-            output=TensorSpec(name=OUTPUT, dtype="float32", shape=(BATCH, config.classes)),
-            preprocessing=source.preprocessing.model_dump(mode="json"), labels=source.labels,
+            input=specs[0], output=specs[1],
+            preprocessing=source.preprocessing.model_dump(mode="json"), embedded=embedded, labels=source.labels,
             accuracy=accuracy(options.eval_split, split, classes, dense), parity=parity, online=online, distillation=distillation, graph=graph,
             tools=_tools(), files=_hashes(folder),
         )  # fmt: skip
@@ -168,21 +178,35 @@ def check_export(
 
 
 def _write_graph(
-    path: Path, model: VisionTransformer, fields: dict[str, str], opset: int, on_step: Callable[[str], None]
-) -> Graph:
+    path: Path, model: VisionTransformer, fields: dict[str, str], preprocessing: Preprocessing, options: ExportOptions,
+    on_step: Callable[[str], None],
+) -> Graph:  # fmt: skip
     """Trace the model's exportable form, simplify, check and write it; return what the manifest says of its graph."""
     on_step("tracing")
-    traced = trace(model.exportable(), opset)
+    traced = trace(model.exportable(), options.opset)
     on_step("simplifying")
     simplified = simplify(traced, model.config)
-    check_graph(simplified.model, model.config)
+    made, embedding = simplified.model, options.embedding
+    if embedding is not None:
+        made = embed(made, embedding.pixel_map(preprocessing), tensor_specs(model.config, embedding))
+    check_graph(made, model.config, embedding)
     graph = Graph(
-        opset=opset, operators=operator_counts(simplified.model), low_rank_pairs=len(low_rank_pairs(simplified.model)),
+        opset=options.opset, operators=operator_counts(made), low_rank_pairs=len(low_rank_pairs(made)),
         simplifier=simplified.note,
     )  # fmt: skip
-    write_metadata(simplified.model, fields)
-    save_model(simplified.model, path)
+    write_metadata(made, fields)
+    save_model(made, path)
     return graph
+
+
+def _exact(
+    preprocessing: Preprocessing, model: VisionTransformer, images: NDArray[Any], embedding: Embedding | None
+) -> tuple[nn.Module, Embedded | None]:
+    """What torch does with the graph's input, and what the manifest says of the preprocessing that is part of it."""
+    if embedding is None:
+        return model, None
+    twin = EmbeddedViT(model, embedding.pixel_map(preprocessing), embedding.output)
+    return twin, Embedded(output=embedding.output, grey_levels=require_same_pixels(twin, preprocessing, images))
 
 
 def _write_checkpoint(folder: Path, model: VisionTransformer, source: SourceModel, origin: Origin | None) -> None:

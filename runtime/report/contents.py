@@ -132,7 +132,10 @@ def _settings(config: dict[str, Any]) -> str:
 
 
 def _preprocessing(manifest: Manifest) -> str:
-    return ", ".join(f"{name} {_value(value)}" for name, value in manifest.preprocessing.items())
+    done = ", ".join(f"{name} {_value(value)}" for name, value in manifest.preprocessing.items())
+    if manifest.embedded is None:
+        return done
+    return f"inside the graph, within {manifest.embedded.grey_levels:.2f} grey levels: {done}"
 
 
 def _value(value: Any) -> str:

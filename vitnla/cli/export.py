@@ -32,6 +32,9 @@ def export(
     allow_parity_failure: Annotated[bool, typer.Option(help="Write the bundle all the same, and mark it.", rich_help_panel=_CHECK)] = False,
     precision: Annotated[str, typer.Option(help="Of the ONNX model: fp32.", rich_help_panel=_BUNDLE)] = "fp32",
     opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 23.", rich_help_panel=_BUNDLE)] = 20,
+    embed_preprocessing: Annotated[bool, typer.Option("--embed-preprocessing", help="The graph takes uint8 [B, H, W, C].", rich_help_panel=_BUNDLE)] = False,
+    input_size: Annotated[str | None, typer.Option(help="HxW of those pixels; the graph resizes. Default: the model's.", rich_help_panel=_BUNDLE)] = None,
+    output_kind: Annotated[str, typer.Option(help="logits or, with --embed-preprocessing, probabilities.", rich_help_panel=_BUNDLE)] = "logits",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: artifacts/MODEL-METHOD-SETTINGS.", rich_help_panel=_BUNDLE)] = None,
     force: Annotated[bool, typer.Option(help="Replace a bundle that is there.", rich_help_panel=_BUNDLE)] = False,
     engine: Annotated[str, typer.Option(help="none, trt or trt-rtx.", rich_help_panel=_ENGINE)] = "none",
@@ -41,6 +44,7 @@ def export(
     json: Json = False,
 ) -> None:  # fmt: skip
     """Decompose a trained ViT and write it as a verified ONNX bundle."""
+    from export.embed import parse_embedding
     from export.pipeline import ExportOptions
     from export.run import ExportRequest, export_model
 
@@ -53,7 +57,8 @@ def export(
         "allocation": allocation,
     }
     options = ExportOptions(
-        opset=opset, precision=precision, engine=engine, capabilities=tuple(filter(None, capability.split(","))),
+        opset=opset, embedding=parse_embedding(embed_preprocessing, input_size, output_kind), precision=precision,
+        engine=engine, capabilities=tuple(filter(None, capability.split(","))),
         engine_precisions=tuple(engine_precision.split(",")), profile=batch, eval_images=eval_images,
         allow_parity_failure=allow_parity_failure, force=force,
     )  # fmt: skip
