@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -12,6 +13,7 @@ import export.pipeline
 import export.storage
 from export.engine import build_engines, plan_engines
 from export.pipeline import ExportOptions, export_bundle
+from export.verify import OnnxModel
 from runtime.bench import run_bench
 from runtime.bundle import MODEL, Bundle, open_bundle
 from runtime.plan import BenchPlan, Target
@@ -94,3 +96,28 @@ def test_engines_of_both_precisions_are_compiled_from_it(bundle: Bundle, tmp_pat
     assert plan is not None
     fp32, fp16 = build_engines(folder, plan)
     assert fp32.graph_max_rel < 1e-4 < fp16.graph_max_rel < 1e-2
+
+
+@pytest.mark.slow
+def test_a_file_above_two_gigabytes_is_written_checked_and_run(tmp_path: Path) -> None:
+    """For real, with weights that no protobuf message can hold: eight rows of 256 MiB each."""
+    count, width = 8, 1 << 26
+    shape = (onnx.TensorProto.FLOAT, ["batch", 1])
+    given, answer = (onnx.helper.make_tensor_value_info(name, *shape) for name in ("images", "sum8"))
+    last = onnx.numpy_helper.from_array(np.array([[width - 1]]), "last")
+    nodes = []
+    for index in range(count):
+        nodes.append(onnx.helper.make_node("Gather", [f"row{index}", "last"], [f"picked{index}"]))
+        total = f"sum{index}" if index else "images"
+        nodes.append(onnx.helper.make_node("Add", [total, f"picked{index}"], [f"sum{index + 1}"]))
+    graph = onnx.helper.make_graph(nodes, "large", [given], [answer], [last])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    for index in range(count):  # filled in place: a copy of each on the way would cost as much memory again
+        row = model.graph.initializer.add(name=f"row{index}", dims=[width], data_type=onnx.TensorProto.FLOAT)
+        row.raw_data = np.full(width, index + 1, np.float32).tobytes()
+    files = export.storage.save_model(model, tmp_path / MODEL)
+    del model, row
+    assert [file.name for file in files] == [MODEL, DATA]
+    assert files[1].stat().st_size >= 4 * count * width == 1 << 31
+    assert OnnxModel(tmp_path / MODEL)(np.zeros((2, 1), np.float32)).ravel().tolist() == [36.0, 36.0]
+    files[1].unlink()
