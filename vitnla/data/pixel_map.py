@@ -2,7 +2,7 @@
 
 Resizing to a fixed size is linear, so it is two matrix products with the weights of Pillow's own filter. ONNX's `Resize` with
 `antialias` would be one operator, but it is not the same filter everywhere: on noise, ONNX Runtime 1.32 answers up to 15 grey
-levels away from Pillow, and TensorRT has no such mode. The products are within one grey level, which is what Pillow's rounding to
+levels away from Pillow, and TensorRT for RTX refuses it. The products are within one grey level, which is what Pillow's rounding to
 whole levels between and after its two passes can make; they do not round, so that no runtime can fall on the other side of a half.
 """
 
