@@ -6,22 +6,28 @@ from collections import Counter
 
 import onnx
 
+from export.embed import Embedding, tensor_specs
 from export.inspect import low_rank_pairs, require_standard_operators
-from export.trace import BATCH, INPUT, OUTPUT
+from runtime.bundle import TensorSpec
 from vitnla.common.errors import VerdictError
 from vitnla.model.config import LINEARS, ViTConfig
 
 
-def check_graph(model: onnx.ModelProto, config: ViTConfig) -> None:
+def check_graph(model: onnx.ModelProto, config: ViTConfig, embedding: Embedding | None = None) -> None:
     """Check operators, inputs and outputs, and that every low-rank linear of `config` is still two GEMMs.
+
+    Args:
+        model: the graph.
+        config: of the model that it came from.
+        embedding: of preprocessing, where the graph has been given it.
 
     Raises:
         VerdictError: says what was expected and what the graph holds.
     """
     require_standard_operators(model)
-    size = config.image_size
-    _require_shape("input", list(model.graph.input), INPUT, [BATCH, config.channels, size, size])
-    _require_shape("output", list(model.graph.output), OUTPUT, [BATCH, config.classes])
+    given, answer = tensor_specs(config, embedding)
+    _require_shape("input", list(model.graph.input), given)
+    _require_shape("output", list(model.graph.output), answer)
     require_low_rank_pairs(model, config)
 
 
@@ -41,8 +47,8 @@ def require_low_rank_pairs(model: onnx.ModelProto, config: ViTConfig) -> None:
         )
 
 
-def _require_shape(kind: str, values: list[onnx.ValueInfoProto], name: str, shape: list[int | str]) -> None:
+def _require_shape(kind: str, values: list[onnx.ValueInfoProto], spec: TensorSpec) -> None:
     found = {value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim] for value in values}
-    if found != {name: shape}:
+    if found != {spec.name: list(spec.shape)}:
         hint = "the batch must stay dynamic; report this as a bug"
-        raise VerdictError(f"expected the graph's only {kind} to be {name} {shape}, got {found}", hint)
+        raise VerdictError(f"expected the graph's only {kind} to be {spec.name} {list(spec.shape)}, got {found}", hint)

@@ -9,10 +9,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from export.preparation import Prepare
 from export.verify import Progress, answer
+from runtime.runners.base import Images
 from vitnla.common.measures import Accuracy, LossStage
 from vitnla.data.dataset import Split
-from vitnla.data.preprocessing import Preprocessing
 
 Logits = NDArray[np.float32]
 Stage = Literal["decomposition", "precision", "runtime"]
@@ -34,14 +35,14 @@ class Answers:
 class Journey:
     """The answers to one split, from the dense source through every step to the model that is deployed."""
 
-    def __init__(self, preprocessing: Preprocessing, split: Split, dense: Answers) -> None:
-        self._preprocessing, self._split, self._dense = preprocessing, split, dense
+    def __init__(self, prepare: Prepare, split: Split, dense: Answers) -> None:
+        self._prepare, self._split, self._dense = prepare, split, dense
         self.last = dense
         self.stages: tuple[LossStage, ...] = ()
 
-    def go(self, stage: Stage, by: str, model: Callable[[NDArray[np.float32]], Logits], on_progress: Progress) -> None:
+    def go(self, stage: Stage, by: str, model: Callable[[Images], Logits], on_progress: Progress) -> None:
         """Ask the model that this step made, and compare its answers with those before."""
-        after = Answers(by, answer(model, self._preprocessing, self._split.images, on_progress))
+        after = Answers(by, answer(model, self._prepare, self._split.images, on_progress))
         self.stages += (loss_stage(stage, self.last, after, self._split.labels),)
         self.last = after
 

@@ -9,19 +9,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
 import onnx
 
 from export.precision import to_fp16
-from export.quantize.calibration import BATCH, Images, input_magnitudes
+from export.quantize.calibration import Calibration, input_magnitudes
 from export.quantize.linears import encoder_linears, linear_macs, name_nodes
 from export.quantize.onnxruntime_int8 import merge_biases, quantize_linears, quantize_linears_dynamically
 from export.quantize.openvino_int8 import quantize_by_nncf, require_nncf
-from export.quantize.sensitivity import Logits, mean_divergence, measure_sensitivity, restore, sensitive_linears
+from export.quantize.sensitivity import mean_divergence, measure_sensitivity, restore, sensitive_linears
 from export.quantize.tensorrt_qdq import FP8_OPSET, insert_qdq
 from export.storage import fits_one_file, save_model
-from export.verify import OnnxModel
 from runtime.bundle import Precision, Quantization
+from runtime.runners.base import Logits
 from runtime.runners.registry import runner
 from vitnla.common.errors import InputError, unknown_name
 from vitnla.model.config import ViTConfig
@@ -91,14 +90,14 @@ def plan_lowering(precision: str, runtime: str, opset: int) -> Lowering:
     return plan
 
 
-def lower(path: Path, plan: Lowering, config: ViTConfig, images: Images, on_step: OnStep) -> Quantization | None:
+def lower(path: Path, plan: Lowering, config: ViTConfig, calibration: Calibration, on_step: OnStep) -> Quantization | None:
     """Write the graph at `path` anew at the plan's precision.
 
     Args:
         path: the fp32 graph; replaced.
         plan: what to lower to.
         config: of the graph: its encoder's linears are what is quantised.
-        images: preprocessed calibration images [N, C, H, W]; none where the plan does not calibrate.
+        calibration: its images; none where the plan does not calibrate.
         on_step: told what is being done.
 
     Returns:
@@ -109,44 +108,44 @@ def lower(path: Path, plan: Lowering, config: ViTConfig, images: Images, on_step
         save_model(to_fp16(onnx.load(path)), path)
         return None
     if plan.runtime == "openvino":
-        return _by_nncf(path, config, images)
+        return _by_nncf(path, calibration)
     if plan.runtime == "ort":
-        return _by_onnxruntime(path, plan, config, images, on_step)
-    return _for_tensorrt(path, plan, config, images)
+        return _by_onnxruntime(path, plan, config, calibration, on_step)
+    return _for_tensorrt(path, plan, config, calibration)
 
 
-def _by_nncf(path: Path, config: ViTConfig, images: Images) -> Quantization:
-    before = _run(path, images)
-    quantized = quantize_by_nncf(path, images)
+def _by_nncf(path: Path, calibration: Calibration) -> Quantization:
+    before = calibration.logits(path)
+    quantized = quantize_by_nncf(path, calibration.images)
     linears = sum(node.op_type == "DequantizeLinear" for node in quantized.graph.node)
     save_model(quantized, path)
     return Quantization(
-        runtime="openvino", tool=f"nncf {version('nncf')}", images=len(images), quantized=linears,
+        runtime="openvino", tool=f"nncf {version('nncf')}", images=len(calibration.images), quantized=linears,
         scheme="SmoothQuant; int8 weights per channel; products of the attention quantised too; bias correction",
-        divergence=mean_divergence(before, _run(path, images)),
+        divergence=mean_divergence(before, calibration.logits(path)),
     )  # fmt: skip
 
 
-def _for_tensorrt(path: Path, plan: Lowering, config: ViTConfig, images: Images) -> Quantization:
+def _for_tensorrt(path: Path, plan: Lowering, config: ViTConfig, calibration: Calibration) -> Quantization:
     original = onnx.load(path)
     name_nodes(original)
     linears = encoder_linears(original, config)
-    before = _run(path, images)
+    before = calibration.logits(path)
     with tempfile.TemporaryDirectory() as folder:
         named = Path(folder) / path.name
         save_model(original, named)
-        magnitudes = input_magnitudes(named, linears, images)
+        magnitudes = input_magnitudes(named, linears, calibration.images)
     lowered = to_fp16(original)
     insert_qdq(lowered, magnitudes, "fp8" if plan.precision == "fp8" else "int8")
     save_model(lowered, path)
     return Quantization(
-        runtime=plan.runtime, tool="vitdeploy", images=len(images), quantized=len(linears),
+        runtime=plan.runtime, tool="vitdeploy", images=len(calibration.images), quantized=len(linears),
         scheme=f"{plan.precision} symmetric: inputs per tensor by their largest value, weights per channel; the rest fp16, norms fp32",
-        divergence=mean_divergence(before, _run(path, images)),
+        divergence=mean_divergence(before, calibration.logits(path)),
     )  # fmt: skip
 
 
-def _by_onnxruntime(path: Path, plan: Lowering, config: ViTConfig, images: Images, on_step: OnStep) -> Quantization:
+def _by_onnxruntime(path: Path, plan: Lowering, config: ViTConfig, calibration: Calibration, on_step: OnStep) -> Quantization:
     static = plan.precision == "int8"
     original = onnx.load(path)
     if static:
@@ -164,42 +163,36 @@ def _by_onnxruntime(path: Path, plan: Lowering, config: ViTConfig, images: Image
                 runtime="ort", tool=f"onnxruntime {version('onnxruntime')}", images=0, quantized=len(names),
                 scheme="int8 weights per channel, inputs uint8 by the range of each run",
             )  # fmt: skip
-        quantize_linears(source, destination, names, images)
-        reference = _run(source, images)
+        quantize_linears(source, destination, names, calibration.images)
+        reference = calibration.logits(source)
         quantized = onnx.load(destination)
-        divergence = mean_divergence(reference, _run(destination, images))
+        divergence = mean_divergence(reference, calibration.logits(destination))
         kept: tuple[str, ...] = ()
         if divergence > NEGLIGIBLE and fits_one_file(original):
             macs = {node.name: linear_macs(original, node) for node in linears}
-            kept = _kept_in_float(quantized, original, macs, images[:_SENSITIVITY_IMAGES], on_step)
+            kept = _kept_in_float(quantized, original, macs, calibration.head(_SENSITIVITY_IMAGES), on_step)
             restored = restore(quantized, original, set(kept))
-            remaining = mean_divergence(reference, _run(restored.SerializeToString(), images))
+            remaining = mean_divergence(reference, calibration.logits(restored.SerializeToString()))
             if kept and remaining <= _RELIEF * divergence:
                 quantized, divergence = restored, remaining
             else:
                 kept = ()
     save_model(quantized, path)
     return Quantization(
-        runtime="ort", tool=f"onnxruntime {version('onnxruntime')}", images=len(images), quantized=len(names) - len(kept),
+        runtime="ort", tool=f"onnxruntime {version('onnxruntime')}", images=len(calibration.images), quantized=len(names) - len(kept),
         scheme="int8 weights per channel, inputs uint8 by their smallest and largest value; outputs, attention and the rest fp32",
         kept_in_float=kept, divergence=divergence,
     )  # fmt: skip
 
 
 def _kept_in_float(
-    quantized: onnx.ModelProto, original: onnx.ModelProto, macs: dict[str, int], images: Images, on_step: OnStep
+    quantized: onnx.ModelProto, original: onnx.ModelProto, macs: dict[str, int], calibration: Calibration, on_step: OnStep
 ) -> tuple[str, ...]:
     def progress(done: int, total: int) -> None:
         on_step(f"looking for linears that int8 hurts: {done} of {total}")
 
     def run(model: onnx.ModelProto) -> Logits:
-        return _run(model.SerializeToString(), images)
+        return calibration.logits(model.SerializeToString())
 
     sensitivity = measure_sensitivity(quantized, original, list(macs), run, run(original), progress)
     return sensitive_linears(sensitivity, macs)
-
-
-def _run(model: Path | bytes, images: Images) -> Logits:
-    """Logits [N, classes], by batches that every model has memory for."""
-    session = OnnxModel(model)
-    return np.concatenate([session(images[start : start + BATCH]) for start in range(0, len(images), BATCH)])

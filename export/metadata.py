@@ -14,12 +14,14 @@ from vitnla.sources.model import SourceModel
 PREFIX = "vitdeploy."
 
 
-def key_fields(source: SourceModel, config: ViTConfig, method: str, version: str) -> dict[str, str]:
+def key_fields(source: SourceModel, config: ViTConfig, method: str, version: str, *, embedded: bool = False) -> dict[str, str]:
     """What a reader of `model.onnx` can ask for.
 
     Returns:
-        `vitdeploy.version`, `.method`, `.ranks`, `.source`, `.source_sha256`, `.preprocessing` and `.labels`. Ranks
-        (`{"0.qkv": 64, ...}`, dense linears left out), preprocessing and labels are JSON.
+        `vitdeploy.version`, `.method`, `.ranks`, `.widths`, `.source`, `.source_sha256`, `.preprocessing`,
+        `.embedded` and `.labels`.
+        Ranks (`{"0.qkv": 64, ...}`, dense linears left out), widths (`{"0.qkv": [out, in], ...}`, of every linear),
+        preprocessing and labels are JSON. `.embedded` is `true` where the graph does the preprocessing itself.
     """
     ranks = {
         f"{index}.{name}": rank
@@ -27,13 +29,20 @@ def key_fields(source: SourceModel, config: ViTConfig, method: str, version: str
         for name in LINEARS
         if (rank := getattr(block.ranks, name)) is not None
     }
+    widths = {
+        f"{index}.{name}": shape
+        for index, block in enumerate(config.blocks)
+        for name, shape in block.linear_shapes(config.dim).items()
+    }
     fields = {
         "version": version,
         "method": method,
         "ranks": json.dumps(ranks),
+        "widths": json.dumps(widths),
         "source": source.spec,
         "source_sha256": source.sha256,
         "preprocessing": source.preprocessing.model_dump_json(),
+        "embedded": json.dumps(embedded),
         "labels": json.dumps(source.labels),
     }
     return {f"{PREFIX}{name}": value for name, value in fields.items()}

@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
+from export.embed import Embedding, embed, tensor_specs
+from export.embedded_model import EmbeddedViT, require_same_pixels
 from export.engine import EnginePlan, build_engines, plan_engines
 from export.guards import check_graph
 from export.inspect import low_rank_pairs, operator_counts
@@ -21,11 +24,13 @@ from export.lowering import Lowering, lower, plan_lowering
 from export.metadata import key_fields, write_metadata, write_metadata_into
 from export.online import IMAGES as ONLINE_IMAGES
 from export.online import online_form, require_faithful
+from export.preparation import Prepare, preparation
+from export.quantize.calibration import Calibration
 from export.quantize.tensorrt_qdq import FP8_OPSET
 from export.simplify import simplify
 from export.storage import save_model
-from export.trace import BATCH, DEFAULT_OPSET, INPUT, OUTPUT, check_opset, trace
-from export.verify import OnnxModel, measure_parity, runtime_model, torch_logits
+from export.trace import DEFAULT_OPSET, check_opset, trace
+from export.verify import OnnxModel, as_logits, measure_parity, runtime_model, torch_logits
 from runtime.bundle import (
     CHECKPOINT,
     MANIFEST,
@@ -33,10 +38,10 @@ from runtime.bundle import (
     PREDICTIONS,
     REFERENCE,
     Bundle,
+    Embedded,
     Graph,
     Manifest,
     Parity,
-    TensorSpec,
     open_bundle,
 )
 from runtime.parity import TOLERANCES, relative_error
@@ -45,6 +50,7 @@ from vitnla.common.files import atomic_folder, check_free, sha256_file, write_at
 from vitnla.common.measures import Distillation
 from vitnla.data.dataset import Dataset, Split
 from vitnla.data.image_files import Images
+from vitnla.data.preprocessing import Preprocessing
 from vitnla.methods.base import Decomposition
 from vitnla.methods.none import NONE
 from vitnla.model.checkpoint import write_checkpoint
@@ -65,6 +71,7 @@ class ExportOptions:
     Args:
         name: what tables call the bundle; `None` is the name of its folder.
         opset: ONNX opset of the graph; `None` is the default for the precision.
+        embedding: of the preprocessing into the graph; `None` leaves it to whoever runs the graph.
         precision: of the graph; engines of an fp32 bundle have precisions of their own.
         runtime: the runtime that the precision is for; `None` is that of the engine, else ONNX Runtime on the CPU.
         quantization_images: how many images of the calibration split set the ranges of int8 and fp8.
@@ -80,6 +87,7 @@ class ExportOptions:
 
     name: str | None = None
     opset: int | None = None
+    embedding: Embedding | None = None
     precision: str = "fp32"
     runtime: str | None = None
     quantization_images: int = 256
@@ -129,29 +137,34 @@ def export_bundle(
     split, plan = check_export(source, data, options, destination)
     lowering = options.lowering()
     model, config = decomposition.model, decomposition.model.config
+    specs = tensor_specs(config, options.embedding)
+    prepare = preparation(source.preprocessing, specs[0])
     with atomic_folder(destination, replace=options.force) as folder:
         online = online_form(model, source.preprocessing(_spread(split.images, ONLINE_IMAGES)))
         require_faithful(online, allowed=options.allow_parity_failure)
-        fields = key_fields(source, config, method, version("vitdeploy"))
-        graph = _write_graph(folder / MODEL, model, fields, options.graph_opset, on_step)
+        images = prepare(_spread(split.images, REFERENCE_IMAGES))
+        exact, embedded = _exact(source.preprocessing, model, images, options.embedding)
+        fields = key_fields(source, config, method, version("vitdeploy"), embedded=embedded is not None)
+        graph = _write_graph(folder / MODEL, model, fields, source.preprocessing, options, on_step)
         exported = OnnxModel(folder / MODEL)
         on_step("verifying the logits")
-        images = source.preprocessing(_spread(split.images, REFERENCE_IMAGES))
-        parity = measure_parity(exported, model, images)
+        parity = measure_parity(exported, exact, images)
         _require_parity(parity, allowed=options.allow_parity_failure)
-        np.savez(folder / REFERENCE, images=images, logits=torch_logits(model, images))
+        np.savez(folder / REFERENCE, images=images, logits=torch_logits(exact, images))
         dense = Answers("dense, torch fp32", source_logits(source, split, _counter("accuracy of the dense source", on_step)))
-        journey = Journey(source.preprocessing, split, dense)
-        journey.go("decomposition", f"{method}, ONNX Runtime fp32", exported, _counter("accuracy of the exported file", on_step))
+        read = as_logits(embedded.output if embedded else "logits")
+        journey = Journey(prepare, split, dense)
+        by, count = f"{method}, ONNX Runtime fp32", _counter("accuracy of the exported file", on_step)
+        journey.go("decomposition", by, lambda batch: read(exported(batch)), count)
         quantization = precision_error = None
         if lowering.changes_graph:
-            calibration = _calibration_images(source, data, options, lowering)
+            calibration = Calibration(_calibration_images(prepare, data, options, lowering), read)
             quantization = lower(folder / MODEL, lowering, config.exportable(), calibration, on_step)
             write_metadata_into(folder / MODEL, fields)
             lowered = OnnxModel(folder / MODEL)
             precision_error = _require_precision(lowered, folder / REFERENCE, lowering, allowed=options.allow_parity_failure)
-            by = f"{method}, ONNX Runtime {lowering.precision}"
-            journey.go("precision", by, lowered, _counter(f"accuracy in {lowering.precision}", on_step))
+            by, count = f"{method}, ONNX Runtime {lowering.precision}", _counter(f"accuracy in {lowering.precision}", on_step)
+            journey.go("precision", by, lambda batch: read(lowered(batch)), count)
         origin = None if method == NONE else Origin(
             source=source.spec, source_sha256=source.sha256, method=method, method_config=method_config,
             layers=decomposition.layers, distillation=distillation,
@@ -165,9 +178,8 @@ def export_bundle(
             model=config.model_dump(mode="json"), layers=decomposition.layers,
             macs=encoder_macs(config, source.model.config), parameters=encoder_parameters(config, source.model.config),
             precision=lowering.precision, runtime=lowering.runtime, quantization=quantization,
-            input=TensorSpec(name=INPUT, dtype="float32", shape=(BATCH, *images.shape[1:])),
-            output=TensorSpec(name=OUTPUT, dtype="float32", shape=(BATCH, config.classes)),
-            preprocessing=source.preprocessing.model_dump(mode="json"), labels=source.labels,
+            input=specs[0], output=specs[1],
+            preprocessing=source.preprocessing.model_dump(mode="json"), embedded=embedded, labels=source.labels,
             accuracy=journey.accuracy(options.eval_split), parity=parity, precision_error=precision_error, online=online,
             distillation=distillation, graph=graph, tools=_tools(), files={},
         )  # fmt: skip
@@ -175,7 +187,8 @@ def export_bundle(
             stage: Stage = "runtime" if lowering.changes_graph else "precision"
             with runtime_model(Bundle(folder, manifest), lowering.runtime) as deployed:
                 by = f"{method}, {lowering.runtime} {lowering.precision}"
-                journey.go(stage, by, deployed, _counter(f"accuracy on {lowering.runtime}", on_step))
+                count = _counter(f"accuracy on {lowering.runtime}", on_step)
+                journey.go(stage, by, lambda batch: read(deployed(batch)), count)
         np.savez_compressed(folder / PREDICTIONS, dense=dense.classes, exported=journey.last.classes)
         accuracy = journey.accuracy(options.eval_split)
         manifest = manifest.model_copy(update={"accuracy": accuracy, "losses": journey.stages, "files": _hashes(folder)})
@@ -206,27 +219,31 @@ def check_export(
 
 
 def _write_graph(
-    path: Path, model: VisionTransformer, fields: dict[str, str], opset: int, on_step: Callable[[str], None]
-) -> Graph:
+    path: Path, model: VisionTransformer, fields: dict[str, str], preprocessing: Preprocessing, options: ExportOptions,
+    on_step: Callable[[str], None],
+) -> Graph:  # fmt: skip
     """Trace the model's exportable form, simplify, check and write it; return what the manifest says of its graph."""
     on_step("tracing")
-    traced = trace(model.exportable(), opset)
+    traced = trace(model.exportable(), options.graph_opset)
     on_step("simplifying")
     simplified = simplify(traced, model.config)
-    check_graph(simplified.model, model.config)
+    made, embedding = simplified.model, options.embedding
+    if embedding is not None:
+        made = embed(made, embedding.pixel_map(preprocessing), tensor_specs(model.config, embedding))
+    check_graph(made, model.config, embedding)
     graph = Graph(
-        opset=opset, operators=operator_counts(simplified.model), low_rank_pairs=len(low_rank_pairs(simplified.model)),
+        opset=options.opset, operators=operator_counts(made), low_rank_pairs=len(low_rank_pairs(made)),
         simplifier=simplified.note,
     )  # fmt: skip
-    write_metadata(simplified.model, fields)
-    save_model(simplified.model, path)
+    write_metadata(made, fields)
+    save_model(made, path)
     return graph
 
 
-def _calibration_images(source: SourceModel, data: Dataset, options: ExportOptions, lowering: Lowering) -> NDArray[np.float32]:
+def _calibration_images(prepare: Prepare, data: Dataset, options: ExportOptions, lowering: Lowering) -> NDArray[Any]:
     images = data.split("calibration").images
     count = min(options.quantization_images, len(images)) if lowering.calibrates else 0
-    return source.preprocessing(_spread(images, count)) if count else np.empty((0,), np.float32)
+    return prepare(_spread(images, count)) if count else np.empty((0,), np.float32)
 
 
 def _require_precision(lowered: OnnxModel, reference: Path, lowering: Lowering, *, allowed: bool) -> float:
@@ -240,6 +257,16 @@ def _require_precision(lowered: OnnxModel, reference: Path, lowering: Lowering, 
             "use more --quantization-images or another precision; --allow-parity-failure writes the bundle all the same",
         )
     return error
+
+
+def _exact(
+    preprocessing: Preprocessing, model: VisionTransformer, images: NDArray[Any], embedding: Embedding | None
+) -> tuple[nn.Module, Embedded | None]:
+    """What torch does with the graph's input, and what the manifest says of the preprocessing that is part of it."""
+    if embedding is None:
+        return model, None
+    twin = EmbeddedViT(model, embedding.pixel_map(preprocessing), embedding.output)
+    return twin, Embedded(output=embedding.output, grey_levels=require_same_pixels(twin, preprocessing, images))
 
 
 def _write_checkpoint(folder: Path, model: VisionTransformer, source: SourceModel, origin: Origin | None) -> None:

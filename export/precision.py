@@ -6,20 +6,26 @@ import copy
 
 import onnx
 
+from export.embed import PREFIX
+
 _FP32_OPERATORS = ("LayerNormalization",)
 """Stay in fp32: they square the residual stream, and one outlier channel above 256 overflows fp16. Softmax does not stay: its
 inputs are scaled before the product, so they are small, and casts around it would stand in the way of fused attention."""
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a graph that computes in float16, its norms aside; its input and output stay float32."""
+    """A copy of a graph that computes in float16, its norms and embedded preprocessing aside; its input and output stay as they are."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     # Types of intermediate values are inferred anew by whoever reads the file; stale ones would contradict the new casts.
     original = copy.deepcopy(model)
+    embedded = [node.name for node in original.graph.node if node.name.startswith(PREFIX)]
     converted: onnx.ModelProto = convert_float_to_float16(
-        original, keep_io_types=True, op_block_list=list(_FP32_OPERATORS), node_block_list=_root_mean_squares(original)
+        original,
+        keep_io_types=True,
+        op_block_list=list(_FP32_OPERATORS),
+        node_block_list=[*_root_mean_squares(original), *embedded],
     )
     _skip_round_trips(converted)
     OnnxModel.graph_topological_sort(converted.graph)  # the converter appends its casts at the end

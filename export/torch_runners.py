@@ -11,12 +11,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from export.embed import Embedding
+from export.embedded_model import EmbeddedViT
 from runtime.bundle import CHECKPOINT, Bundle
 from runtime.runners.base import Availability, Images, Logits, RunOptions, Session
 from vitnla.common.errors import MissingDependencyError
+from vitnla.data.preprocessing import Preprocessing
 from vitnla.model import load_checkpoint
+
+
+def _model(bundle: Bundle) -> nn.Module:
+    """The bundle's checkpoint, taking and giving what its graph does."""
+    model, manifest = load_checkpoint(bundle.folder / CHECKPOINT), bundle.manifest
+    if manifest.embedded is None:
+        return model
+    height, width = map(int, manifest.input.shape[1:3])
+    embedding = Embedding((height, width), manifest.embedded.output)
+    return EmbeddedViT(model, embedding.pixel_map(Preprocessing.model_validate(manifest.preprocessing)), embedding.output)
 
 
 class TorchRunner:
@@ -75,7 +88,7 @@ class TorchSession(Session):
         torch.set_num_threads(options.threads)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._compiled = compile_model is not None
-        self._model: Callable[[Tensor], Tensor] = load_checkpoint(bundle.folder / CHECKPOINT).to(self._device).eval()
+        self._model: Callable[[Tensor], Tensor] = _model(bundle).to(self._device).eval()
         if compile_model is not None:
             self._model = compile_model(self._model)
             self._compile(options.batch)
@@ -83,7 +96,7 @@ class TorchSession(Session):
     def _compile(self, batch: int) -> None:
         """`torch.compile` compiles on first use: use it once, so that no measurement has to."""
         try:
-            self._infer(np.zeros((batch, *map(int, self._shape)), np.float32))
+            self._infer(np.zeros((batch, *map(int, self._shape)), self._dtype))
         except torch._dynamo.exc.TorchDynamoException as error:
             said = str(error).strip().partition("\n")[0]
             hint = "check the C++ compiler, or use --runtime torch"

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
+from torch import nn
 
+from export.preparation import Prepare
 from export.trace import INPUT
 from runtime.bundle import Bundle, Parity
 from runtime.machine import usable_cores
@@ -17,8 +19,6 @@ from runtime.parity import relative_error
 from runtime.runners.base import Images, Logits, RunOptions
 from runtime.runners.registry import runner
 from vitnla.data.image_files import Images as Pixels
-from vitnla.data.preprocessing import Preprocessing
-from vitnla.model.vit import VisionTransformer
 
 BATCHES, TOLERANCE = (1, 2, 7), 1e-4
 _BATCH = 50
@@ -34,34 +34,40 @@ class OnnxModel:
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, images: Images) -> Logits:
-        """Images [B, C, H, W] -> logits [B, classes]."""
+        """Images as the graph takes them -> logits [B, classes]."""
         return np.asarray(self._session.run(None, {INPUT: images})[0], np.float32)
 
 
 @torch.inference_mode()
-def torch_logits(model: VisionTransformer, images: Images) -> Logits:
+def torch_logits(model: nn.Module, images: Images) -> Logits:
     """The reference: float32 logits [B, classes] of torch on the CPU."""
     logits: Logits = model.cpu().eval()(torch.from_numpy(images)).numpy()
     return logits
 
 
 def measure_parity(
-    onnx_model: Callable[[Images], Logits], model: VisionTransformer, images: Images,
+    onnx_model: Callable[[Images], Logits], model: nn.Module, images: Images,
     batches: tuple[int, ...] = BATCHES, tolerance: float = TOLERANCE,
 ) -> Parity:  # fmt: skip
-    """Compare logits at each batch size, on the first of `images` [N, C, H, W]; fewer images than a batch are repeated."""
+    """Compare logits at each batch size, on the first of N `images`; fewer images than a batch are repeated."""
     repeated: Images = np.resize(images, (max(*batches, len(images)), *images.shape[1:]))
     errors = [relative_error(onnx_model(repeated[:batch]), torch_logits(model, repeated[:batch])) for batch in batches]
     return Parity(max_rel=max(errors), tolerance=tolerance, batches=batches)
 
 
-def answer(onnx_model: Callable[[Images], Logits], preprocessing: Preprocessing, images: Pixels, on_progress: Progress) -> Logits:
+def answer(onnx_model: Callable[[Images], Logits], prepare: Prepare, images: Pixels, on_progress: Progress) -> Logits:
     """Logits [N, classes] of images [N], batch by batch."""
     logits = []
     for start in range(0, len(images), _BATCH):
-        logits.append(onnx_model(preprocessing(images[start : start + _BATCH])))
+        logits.append(onnx_model(prepare(images[start : start + _BATCH])))
         on_progress(min(start + _BATCH, len(images)), len(images))
     return np.concatenate(logits)
+
+
+def as_logits(output: str) -> Callable[[Logits], Logits]:
+    """What reads the logits [B, classes] out of a graph's answers, which may be `probabilities`: up to a constant, their logarithm."""
+    smallest = np.finfo(np.float32).tiny
+    return lambda answers: answers if output == "logits" else np.asarray(np.log(np.maximum(answers, smallest)), np.float32)
 
 
 @contextlib.contextmanager

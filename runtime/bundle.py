@@ -71,6 +71,14 @@ class TensorSpec(Record):
     shape: tuple[int | str, ...]
 
 
+class Embedded(Record):
+    """Preprocessing that the graph does itself, from uint8 pixels [batch, H, W, C] of the size that `Manifest.input` says."""
+
+    output: Literal["logits", "probabilities"]
+    grey_levels: float
+    """Largest difference, over the reference images, of its pixels from those that `Manifest.preprocessing` makes."""
+
+
 class Graph(Record):
     """What the exported graph is made of: operator counts, and how many low-rank pairs survived simplification."""
 
@@ -104,6 +112,8 @@ class Manifest(Record):
     input: TensorSpec
     output: TensorSpec
     preprocessing: dict[str, Any]
+    """From images to what the model itself takes; `embedded` is set where the graph does this."""
+    embedded: Embedded | None = None
     labels: tuple[str, ...]
     accuracy: Accuracy
     losses: tuple[LossStage, ...] = ()
@@ -145,8 +155,8 @@ class Bundle:
         """What every engine of the bundle was compiled for."""
         return read_records(self.folder)
 
-    def reference(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Reference images [8, C, H, W] and the fp32 torch logits [8, classes] for them."""
+    def reference(self) -> tuple[NDArray[np.float32 | np.uint8], NDArray[np.float32]]:
+        """Eight reference inputs as `manifest.input` says, and what fp32 torch answers, as `manifest.output` says."""
         with np.load(self.folder / REFERENCE, allow_pickle=False) as arrays:
             return arrays["images"], arrays["logits"]
 

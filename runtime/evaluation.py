@@ -24,7 +24,7 @@ class Evaluation:
         fingerprint: of the first so many images and labels of the split, as `manifest.accuracy.fingerprint` has it. The
             split may hold more than the N that are run, so that predictions for more or fewer images are still known.
         labels: [N].
-        batches: gives the N images in order, as batches [B, C, H, W] of any size, for one bundle's `manifest.preprocessing`.
+        batches: gives the N images in order, in batches of any size, prepared as one bundle's `manifest.input` says.
     """
 
     fingerprint: Callable[[int], str]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from export.preparation import bundle_preparation
 from runtime.bundle import MANIFEST, Bundle, open_bundle
 from runtime.evaluation import Evaluation
 from vitnla.data.dataset import Dataset
-from vitnla.data.preprocessing import Preprocessing
 
 WRONG = 4
 
@@ -26,5 +26,5 @@ def agreeing_evaluation(bundle: Bundle, data: Dataset) -> Evaluation:
     """The bundle's test split, labelled with the dense model's own answers, all but four of them."""
     labels = bundle.dense_predictions().copy()
     labels[:WRONG] = (labels[:WRONG] + 1) % len(bundle.manifest.labels)
-    images = Preprocessing.model_validate(bundle.manifest.preprocessing)(data.split("test").images)
+    images = bundle_preparation(bundle)(data.split("test").images)
     return Evaluation(lambda first: bundle.manifest.accuracy.fingerprint, labels, lambda _: np.array_split(images, 3))

@@ -13,7 +13,7 @@ from vitnla.cli.main import main
 from vitnla.cli.output import integers
 from vitnla.common.errors import InputError
 
-COMMANDS = ("export", "bench", "parity", "train", "distill", "study", "report", "doctor", "methods")
+COMMANDS = ("export", "info", "verify", "bench", "parity", "train", "distill", "study", "report", "doctor", "methods")
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:

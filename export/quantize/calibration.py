@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
 from onnxruntime.quantization.calibrate import create_calibrator
 
 from export.trace import INPUT
+from export.verify import OnnxModel
+from runtime.runners.base import Images, Logits
 
 BATCH = 16
-Images = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Calibration images as the graph takes them, and what reads logits [B, classes] out of its answers."""
+
+    images: Images
+    read: Callable[[Logits], Logits]
+
+    def head(self, count: int) -> Calibration:
+        """The first images only."""
+        return Calibration(self.images[:count], self.read)
+
+    def logits(self, model: Path | bytes) -> Logits:
+        """Logits [N, classes] of a graph, by batches that every model has memory for."""
+        session = OnnxModel(model)
+        starts = range(0, len(self.images), BATCH)
+        return np.concatenate([self.read(session(self.images[start : start + BATCH])) for start in starts])
 
 
 class CalibrationImages(CalibrationDataReader):  # type: ignore[misc]  # the package is untyped
-    """Preprocessed images [N, C, H, W], as ONNX Runtime's quantisation tools want them."""
+    """Images as the graph takes them, in the form that ONNX Runtime's quantisation tools want."""
 
     def __init__(self, images: Images) -> None:
         self._batches = self._split(images)
@@ -35,12 +54,12 @@ class CalibrationImages(CalibrationDataReader):  # type: ignore[misc]  # the pac
 
 
 def input_magnitudes(path: Path, linears: list[onnx.NodeProto], images: Images) -> dict[str, float]:
-    """Largest |x| that each linear is given, by the node's name, over images [N, C, H, W].
+    """Largest |x| that each linear is given, by the node's name, over the images.
 
     Args:
         path: the float graph.
         linears: nodes of that graph.
-        images: preprocessed calibration images.
+        images: as the graph takes them.
     """
     with tempfile.TemporaryDirectory() as folder:
         calibrator = create_calibrator(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx
 
+from export.embed import PREFIX
 from export.inspect import linear_shape
 from vitnla.model.config import LINEARS, ViTConfig
 
@@ -20,9 +21,12 @@ def name_nodes(model: onnx.ModelProto) -> None:
 
 
 def encoder_linears(model: onnx.ModelProto, config: ViTConfig) -> list[onnx.NodeProto]:
-    """The MatMul and Gemm nodes of the encoder's linears, in the order in which they run; two for a low-rank one."""
+    """The MatMul and Gemm nodes of the encoder's linears, in the order in which they run; two for a low-rank one.
+
+    The products of an embedded preprocessing have constant matrices too, and are no linears of the encoder.
+    """
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    linears = [node for node in model.graph.node if linear_shape(node, weights) is not None]
+    linears = [node for node in model.graph.node if linear_shape(node, weights) is not None and not node.name.startswith(PREFIX)]
     count = sum(1 if getattr(block.ranks, name) is None else 2 for block in config.blocks for name in LINEARS)
     return linears[:count]  # what follows is the head's
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import onnx
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
-from export.quantize.calibration import CalibrationImages, Images
+from export.quantize.calibration import CalibrationImages
 from export.storage import fits_one_file
+from runtime.runners.base import Images
 
 _OPERATORS = ["MatMul", "Gemm"]
 
@@ -36,8 +37,8 @@ def quantize_linears(source: Path, destination: Path, linears: list[str], images
         linears: names of MatMul and Gemm nodes.
         images: preprocessed calibration images [N, C, H, W].
     """
-    with _without_advice():
-        quantize_static(
+    _silence_advice()
+    quantize_static(
         source, destination, CalibrationImages(images), quant_format=QuantFormat.QDQ, op_types_to_quantize=_OPERATORS,
         per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_quantize=linears,
         calibrate_method=CalibrationMethod.MinMax, use_external_data_format=_external(source),
@@ -47,8 +48,8 @@ def quantize_linears(source: Path, destination: Path, linears: list[str], images
 
 def quantize_linears_dynamically(source: Path, destination: Path, linears: list[str]) -> None:
     """Weights as in `quantize_linears`; the range of each input is found anew in every run, so no calibration is needed."""
-    with _without_advice():
-        quantize_dynamic(
+    _silence_advice()
+    quantize_dynamic(
         source, destination, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8,
         nodes_to_quantize=linears, use_external_data_format=_external(source), extra_options={"MatMulConstBOnly": True},
     )  # fmt: skip

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import onnx
 
-from export.quantize.calibration import Images
+from export.embed import PREFIX
 from export.trace import INPUT
+from runtime.runners.base import Images
 from vitnla.common.errors import MissingDependencyError
 
 
@@ -41,7 +42,7 @@ def quantize_by_nncf(source: Path, images: Images) -> onnx.ModelProto:
         with contextlib.redirect_stdout(io.StringIO()):  # its progress bars; ours go to stderr, and stdout may be JSON
             quantized: onnx.ModelProto = nncf.quantize(
                 onnx.load(source), dataset, model_type=nncf.ModelType.TRANSFORMER, preset=nncf.QuantizationPreset.MIXED,
-                subset_size=len(images),
+                subset_size=len(images), ignored_scope=nncf.IgnoredScope(patterns=[f"{PREFIX}.*"], validate=False),
             )  # fmt: skip
     finally:
         nncf.set_log_level(level)

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-Logits = NDArray[np.float32]
+from runtime.runners.base import Logits
+
 SHARE_OF_LOSS, SHARE_OF_MACS = 0.05, 0.05
 """A linear is sensitive if it alone accounts for this share of the loss; all that are kept in float may hold this share of the MACs."""
 

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from runtime.bundle import Bundle
 from vitnla.common.errors import InputError, MissingDependencyError
 
-Images = NDArray[np.float32]
+Images = NDArray[np.float32 | np.uint8]
+"""What a bundle's graph takes, as `manifest.input` says: float32 [B, C, H, W], or uint8 [B, H, W, C]."""
 Logits = NDArray[np.float32]
+"""[B, classes]: logits, or probabilities where `manifest.embedded` says so."""
 Hint = Literal["latency", "throughput"]
 
 
@@ -59,17 +61,18 @@ class Session(ABC):
     def __init__(self, runner: str, bundle: Bundle) -> None:
         self.runner = runner
         self._shape = tuple(bundle.manifest.input.shape[1:])
+        self._dtype = np.dtype(bundle.manifest.input.dtype)
 
     def run(self, images: Images) -> Logits:
-        """Images [B, C, H, W] float32 -> logits [B, classes] float32.
+        """Images as `manifest.input` says, [B, C, H, W] float32 or [B, H, W, C] uint8 -> logits [B, classes] float32.
 
         Raises:
             InputError: the shape or the element type is not what the bundle takes.
         """
-        if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != self._shape or not len(images):
-            wanted = f"float32 images [B, {', '.join(map(str, self._shape))}]"
+        if images.dtype != self._dtype or images.ndim != 4 or images.shape[1:] != self._shape or not len(images):
+            wanted = f"{self._dtype} images [B, {', '.join(map(str, self._shape))}]"
             found = f"{images.dtype} {list(images.shape)}"
-            raise InputError(f"{self.runner}: expected {wanted}, got {found}", "apply the bundle's preprocessing first")
+            raise InputError(f"{self.runner}: expected {wanted}, got {found}", "prepare the images as the bundle's manifest says")
         return self._infer(np.ascontiguousarray(images))
 
     def run_all(self, batches: Iterable[Images]) -> None:

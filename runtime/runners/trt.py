@@ -105,9 +105,8 @@ class TrtSession(Session):
         self._stream = Stream()
         manifest = bundle.manifest
         self._input, self._classes = manifest.input.name, len(manifest.labels)
-        item = np.dtype(np.float32).itemsize
-        self._images = self._stream.allocate(record.profile.max * math.prod(map(int, self._shape)) * item)
-        self._logits = self._stream.allocate(record.profile.max * self._classes * item)
+        self._images = self._stream.allocate(record.profile.max * math.prod(map(int, self._shape)) * self._dtype.itemsize)
+        self._logits = self._stream.allocate(record.profile.max * self._classes * np.dtype(np.float32).itemsize)
         self._context.set_tensor_address(self._input, self._images)
         self._context.set_tensor_address(manifest.output.name, self._logits)
 

@@ -16,16 +16,16 @@ _BATCH = 500
 
 def load_evaluation(spec: str, split: str = "test", count: int | None = None) -> Evaluation:
     """The test images of a data SPEC, prepared batch by batch as each bundle's manifest says."""
+    from export.preparation import bundle_preparation
     from runtime.evaluation import Evaluation
     from vitnla.data.dispatch import load_data
-    from vitnla.data.preprocessing import Preprocessing
 
     whole = load_data(spec).split(split)
     chosen = whole.head(count) if count else whole
 
     def batches(bundle: Bundle) -> Iterator[Images]:
-        preprocess = Preprocessing.model_validate(bundle.manifest.preprocessing)
+        prepare = bundle_preparation(bundle)
         for start in range(0, len(chosen), _BATCH):
-            yield preprocess(chosen.images[start : start + _BATCH])
+            yield prepare(chosen.images[start : start + _BATCH])
 
     return Evaluation(cache(lambda first: whole.head(first).fingerprint()), chosen.labels, batches)

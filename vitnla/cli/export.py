@@ -34,6 +34,9 @@ def export(
     runtime: Annotated[str | None, typer.Option(help="ort, openvino, trt or trt-rtx: what the precision is for.", rich_help_panel=_BUNDLE)] = None,
     quantization_images: Annotated[int, typer.Option(min=1, help="Calibration images that set the ranges of int8 and fp8.", rich_help_panel=_BUNDLE)] = 256,
     opset: Annotated[int | None, typer.Option(help="ONNX opset, 18 to 23. Default: 20, or 21 for fp8.", rich_help_panel=_BUNDLE)] = None,
+    embed_preprocessing: Annotated[bool, typer.Option("--embed-preprocessing", help="The graph takes uint8 [B, H, W, C].", rich_help_panel=_BUNDLE)] = False,
+    input_size: Annotated[str | None, typer.Option(help="HxW of those pixels; the graph resizes. Default: the model's.", rich_help_panel=_BUNDLE)] = None,
+    output_kind: Annotated[str, typer.Option(help="logits or, with --embed-preprocessing, probabilities.", rich_help_panel=_BUNDLE)] = "logits",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: artifacts/MODEL-METHOD-SETTINGS.", rich_help_panel=_BUNDLE)] = None,
     force: Annotated[bool, typer.Option(help="Replace a bundle that is there.", rich_help_panel=_BUNDLE)] = False,
     engine: Annotated[str, typer.Option(help="none, trt or trt-rtx.", rich_help_panel=_ENGINE)] = "none",
@@ -43,6 +46,7 @@ def export(
     json: Json = False,
 ) -> None:  # fmt: skip
     """Decompose a trained ViT and write it as a verified ONNX bundle."""
+    from export.embed import parse_embedding
     from export.pipeline import ExportOptions
     from export.run import ExportRequest, export_model
 
@@ -55,7 +59,8 @@ def export(
         "allocation": allocation,
     }
     options = ExportOptions(
-        opset=opset, precision=precision, runtime=runtime, quantization_images=quantization_images,
+        opset=opset, embedding=parse_embedding(embed_preprocessing, input_size, output_kind), precision=precision,
+        runtime=runtime, quantization_images=quantization_images,
         engine=engine, capabilities=tuple(filter(None, capability.split(","))),
         engine_precisions=tuple(engine_precision.split(",")), profile=batch, eval_images=eval_images,
         allow_parity_failure=allow_parity_failure, force=force,
