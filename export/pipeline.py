@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from export.compiler import DEFAULTS, BuildOptions
 from export.engine import EnginePlan, build_engines, plan_engines
 from export.guards import check_graph
 from export.inspect import low_rank_pairs, operator_counts
@@ -63,8 +64,9 @@ class ExportOptions:
         precision: element type of the graph; only `fp32` so far (engines have precisions of their own).
         engine: `none`, or the library that compiles engines: `trt`, `trt-rtx`.
         capabilities: GPUs to compile for, such as `SM89`; none is the library's default.
-        engine_precisions: `fp32`, `fp16`.
+        engine_precisions: see `export.engine.PRECISIONS`; none is the default for the graph's precision.
         profile: batch sizes MIN:OPT:MAX of the engines.
+        build: how hard the engines' compiler tries, and where else they shall run.
         eval_split: the split on which accuracy is measured.
         eval_images: how many of its first images; `None` is all.
         allow_parity_failure: write the bundle although its logits differ from torch's; the manifest shows by how much.
@@ -76,8 +78,9 @@ class ExportOptions:
     precision: str = "fp32"
     engine: str = "none"
     capabilities: tuple[str, ...] = ()
-    engine_precisions: tuple[str, ...] = ("fp32", "fp16")
+    engine_precisions: tuple[str, ...] = ()
     profile: str = "1:16:64"
+    build: BuildOptions = DEFAULTS
     eval_split: str = "test"
     eval_images: int | None = None
     allow_parity_failure: bool = False
@@ -164,7 +167,10 @@ def check_export(
         raise InputError(
             f"split '{options.eval_split}' of data '{data.name}' holds no images to evaluate on", "choose other data"
         )
-    return split, plan_engines(options.engine, options.capabilities, options.engine_precisions, options.profile)
+    plan = plan_engines(
+        options.engine, options.capabilities, options.engine_precisions, options.profile, options.precision, options.build
+    )
+    return split, plan
 
 
 def _write_graph(

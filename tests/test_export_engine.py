@@ -11,11 +11,13 @@ import onnx
 import pytest
 
 import export.engine
-from export.engine import FP16_TOLERANCE, build_engines, plan_engines
+from export.compiler import compile_engine
+from export.engine import build_engines, plan_engines
+from export.engine_graph import TOLERANCE
 from export.storage import save_model
 from export.trace import trace
 from runtime.bundle import MODEL, Bundle, open_bundle
-from runtime.engines import EngineRecord
+from runtime.engines import BatchProfile, EngineRecord
 from runtime.runners.base import Availability
 from runtime.runners.trt_flavor import RTX, TENSORRT, error_log
 from vitnla.common.errors import InputError, MissingDependencyError, VerdictError
@@ -51,7 +53,11 @@ class TestRealEngines:
         steps: list[str] = []
         records = build_engines(folder, plan, steps.append)
         assert [record.precision for record in records] == ["fp32", "fp16"]
-        assert len(steps) == 2
+        assert [step for step in steps if not step.startswith("TensorRT")] == [
+            "checking the graph in fp32", "compile TensorRT for RTX engine SM89 fp32",
+            "checking the graph in fp16", "compile TensorRT for RTX engine SM89 fp16",
+        ]  # fmt: skip
+        assert "TensorRT for RTX engine SM89 fp16: building engine" in steps
         for record in records:
             engine = folder / record.file
             assert record.file == f"engines/trt-rtx-SM89-{record.precision}.engine"
@@ -62,7 +68,7 @@ class TestRealEngines:
             assert record.layers > 50
             assert str(record.profile) == "1:4:8"
         single, half = records
-        assert single.graph_max_rel < 1e-5 < half.graph_max_rel < FP16_TOLERANCE
+        assert single.graph_max_rel < 1e-5 < half.graph_max_rel < TOLERANCE["fp16"]
         assert open_bundle(folder).engine_records() == (half, single)
 
     def test_what_was_written_is_read_back(self, folder: Path) -> None:
@@ -99,9 +105,7 @@ class TestRealEngines:
     def test_a_file_that_is_no_graph_is_refused(self, folder: Path) -> None:
         (folder / "broken.onnx").write_bytes(b"\x08nothing")
         with pytest.raises(VerdictError, match="TensorRT for RTX could not read the graph: "):
-            export.engine.compile_engine(
-                folder / "broken.onnx", RTX, "SM89", "fp32", export.engine.BatchProfile(min=1, opt=1, max=1)
-            )
+            compile_engine(folder / "broken.onnx", RTX, "SM89", "fp32", BatchProfile(min=1, opt=1, max=1))
 
     def test_a_model_that_overflows_fp16_is_refused(self, folder: Path) -> None:
         model = onnx.load(folder / MODEL)

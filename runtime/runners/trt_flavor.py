@@ -22,6 +22,8 @@ class Flavor:
         title: its name in messages.
         extra: the extra of vitdeploy that installs it.
         builds_without_gpu: whether it compiles for a GPU that is not there.
+        times_kernels: whether it chooses kernels by timing them, so that it knows optimisation levels and a timing cache; one
+            that does not has no engines for later versions either.
     """
 
     name: Library
@@ -29,6 +31,7 @@ class Flavor:
     title: str
     extra: str
     builds_without_gpu: bool
+    times_kernels: bool
 
     @property
     def installed(self) -> bool:
@@ -57,8 +60,8 @@ class Flavor:
         return Availability(False, "; ".join(part.reason for part in lacking), "; ".join(part.remedy for part in lacking))
 
 
-TENSORRT = Flavor("trt", "tensorrt", "TensorRT", "gpu", builds_without_gpu=False)
-RTX = Flavor("trt-rtx", "tensorrt_rtx", "TensorRT for RTX", "rtx", builds_without_gpu=True)
+TENSORRT = Flavor("trt", "tensorrt", "TensorRT", "gpu", builds_without_gpu=False, times_kernels=True)
+RTX = Flavor("trt-rtx", "tensorrt_rtx", "TensorRT for RTX", "rtx", builds_without_gpu=True, times_kernels=False)
 FLAVORS = {flavor.name: flavor for flavor in (TENSORRT, RTX)}
 
 
