@@ -165,7 +165,7 @@ def _timing_cache(flavor: Flavor, config: Any) -> Iterator[None]:
         (folder / _TIMING_FILE).write_bytes(bytes(config.get_timing_cache().serialize()))
 
 
-def _inspect(library: Any, log: Any, engine: bytes, errors: list[str]) -> LayerReport:
+def _inspect(library: Any, log: Any, engine: bytes, errors: list[str]) -> LayerReport | None:
     loaded = library.Runtime(log).deserialize_cuda_engine(engine)
     if loaded is None:
         raise VerdictError(

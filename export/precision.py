@@ -12,9 +12,10 @@ LowPrecision = Literal["fp16", "bf16"]
 FP16 = Format("fp16", onnx.TensorProto.FLOAT16, "tensor(float16)", 65504.0)
 BF16 = Format("bf16", onnx.TensorProto.BFLOAT16, "tensor(bfloat16)", 3.3895313892515355e38)
 FORMATS: dict[LowPrecision, Format] = {"fp16": FP16, "bf16": BF16}
-_FP32_OPERATORS = frozenset({"LayerNormalization", "Loop", "Scan", "If"})
+_FP32_OPERATORS = frozenset({"LayerNormalization", "Loop", "Scan", "If", "Pow", "ReduceSum", "Sqrt", "Clip"})
 """Stay in fp32. Norms square the residual stream: one outlier channel above 256 overflows fp16, and bf16 would take a mean in 8
-bits. Loops are the online decompositions, which converge only in fp32. Softmax does not stay: its inputs are scaled before the
+bits. Loops are the online decompositions, which converge only in fp32, and Pow, ReduceSum, Sqrt, Clip are the matrix norm that
+scales what enters them; its guard against zero would itself be zero in fp16. Softmax does not stay: its inputs are scaled before the
 product, so they are small, and casts around it would stand in the way of fused attention."""
 
 

@@ -26,7 +26,7 @@ class Overflow:
     node: str
     operator: str
     place: str
-    """The parameters that were read last before it, such as `blocks.3.mlp.fc1`."""
+    """`blocks.3.mlp.fc1`, or `blocks.3` for a node without parameters of its own."""
     largest: float
 
     def __str__(self) -> str:
@@ -94,11 +94,12 @@ def _in_fp32(tensor: onnx.TensorProto) -> onnx.TensorProto:
 
 
 def _place(model: onnx.ModelProto, node_name: str) -> str:
-    """Where a node stands, by the last named parameters that it or a node before it reads."""
+    """Where a node stands: the layer whose parameters it reads, else the block that was reached before it."""
     place = "the input"
     for node in model.graph.node:
         named = [name for name in node.input if re.search(r"\.(weight|bias)$", name)]
         place = named[0].rpartition(".")[0] if named else place
         if node.name == node_name:
-            break
+            block = re.match(r"blocks\.\d+", place)
+            return place if named or block is None else block[0]
     return place

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
 import export.engine
-from export.compiler import compile_engine
+from export.compiler import BuildOptions, compile_engine
 from export.engine import build_engines, plan_engines
 from export.engine_graph import TOLERANCE
 from export.storage import save_model
@@ -45,17 +47,47 @@ def folder(tiny_low_rank_bundle: Bundle, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_low_rank_bundle.folder, tmp_path / "bundle"))
 
 
+def _replace(folder: Path, weight: str, value: float) -> None:
+    """Fill one weight of the bundle's graph."""
+    model = onnx.load(folder / MODEL)
+    tensor = next(one for one in model.graph.initializer if one.name == weight)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(np.full(tensor.dims, value, np.float32), weight))
+    onnx.save(model, folder / MODEL)
+
+
+def _quantise(bundle: Bundle, path: Path) -> None:
+    """Write the bundle's graph with its linears in symmetric int8, calibrated on the reference."""
+    images, _ = bundle.reference()
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._batches = iter([{"images": images}])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self._batches, None)
+
+    quantize_static(
+        bundle.model_path, path, Reader(), op_types_to_quantize=["MatMul", "Gemm"], per_channel=True,
+        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "MatMulConstBOnly": True, "QuantizeBias": False},
+    )  # fmt: skip
+
+
 @needs_rtx
 class TestRealEngines:
-    def test_fp32_and_fp16_are_compiled_without_a_gpu(self, folder: Path) -> None:
-        plan = plan_engines("trt-rtx", ("SM89",), ("fp16", "fp32"), "1:4:8")
+    @pytest.mark.parametrize("method", ["none", "svd"])
+    def test_every_float_precision_is_compiled_without_a_gpu(
+        self, method: str, tiny_bundle: Bundle, tiny_low_rank_bundle: Bundle, tmp_path: Path
+    ) -> None:
+        folder = Path(shutil.copytree((tiny_bundle if method == "none" else tiny_low_rank_bundle).folder, tmp_path / "bundle"))
+        plan = plan_engines("trt-rtx", ("SM89",), ("fp16", "bf16", "fp32"), "1:4:8")
         assert plan is not None
         steps: list[str] = []
         records = build_engines(folder, plan, steps.append)
-        assert [record.precision for record in records] == ["fp32", "fp16"]
+        assert [record.precision for record in records] == ["fp32", "fp16", "bf16"]
         assert [step for step in steps if not step.startswith("TensorRT")] == [
             "checking the graph in fp32", "compile TensorRT for RTX engine SM89 fp32",
             "checking the graph in fp16", "compile TensorRT for RTX engine SM89 fp16",
+            "checking the graph in bf16", "compile TensorRT for RTX engine SM89 bf16",
         ]  # fmt: skip
         assert "TensorRT for RTX engine SM89 fp16: building engine" in steps
         for record in records:
@@ -67,9 +99,10 @@ class TestRealEngines:
             assert record.engine_bytes == engine.stat().st_size > 100_000
             assert record.layers > 50
             assert str(record.profile) == "1:4:8"
-        single, half = records
-        assert single.graph_max_rel < 1e-5 < half.graph_max_rel < TOLERANCE["fp16"]
-        assert open_bundle(folder).engine_records() == (half, single)
+            assert (record.reused, record.fusion) == (False, None)
+        single, half, brain = records
+        assert single.graph_max_rel < 1e-5 < half.graph_max_rel < brain.graph_max_rel < TOLERANCE["fp16"]
+        assert open_bundle(folder).engine_records() == (brain, half, single)
 
     def test_what_was_written_is_read_back(self, folder: Path) -> None:
         plan = plan_engines("trt-rtx", ("SM86",), ("fp32",), "1:1:2")
@@ -117,6 +150,46 @@ class TestRealEngines:
         with pytest.raises(VerdictError, match="in fp16 the logits differ"):
             build_engines(folder, plan)
 
+    def test_an_overflow_is_named_by_its_layer(self, folder: Path) -> None:
+        _replace(folder, "blocks.1.mlp.fc1.bias", 6e4)
+        plan = plan_engines("trt-rtx", ("SM89",), ("fp16",), "1:1:2")
+        assert plan is not None
+        with pytest.raises(VerdictError, match=r" at blocks\.1 reaches .*e\+04, and fp16 ends at 6.55e\+04") as caught:
+            build_engines(folder, plan)
+        assert caught.value.hint == "use --engine-precision fp32 or bf16"
+
+    def test_an_engine_compiled_before_is_reused(self, folder: Path) -> None:
+        plan = plan_engines("trt-rtx", ("SM89",), ("fp32",), "1:2:3")
+        assert plan is not None
+        (first,) = build_engines(folder, plan)
+        content = (folder / first.file).read_bytes()
+        (folder / first.file).unlink()
+        steps: list[str] = []
+        (again,) = build_engines(folder, plan, steps.append)
+        assert steps == ["checking the graph in fp32", "reuse TensorRT for RTX engine SM89 fp32 of an earlier export"]
+        assert (folder / first.file).read_bytes() == content
+        assert (first.reused, again) == (False, first.model_copy(update={"reused": True}))
+        for other in (("SM86", "1:2:3"), ("SM89", "1:2:4")):
+            changed = plan_engines("trt-rtx", other[:1], ("fp32",), other[1])
+            assert changed is not None
+            assert not build_engines(folder, changed)[0].reused
+        _replace(folder, "head.bias", 1e-3)
+        assert not build_engines(folder, plan)[0].reused
+
+    @pytest.mark.parametrize("method", ["none", "svd"])
+    def test_a_quantised_graph_is_compiled_as_it_is(
+        self, method: str, tiny_bundle: Bundle, tiny_low_rank_bundle: Bundle, tmp_path: Path
+    ) -> None:
+        source = tiny_bundle if method == "none" else tiny_low_rank_bundle
+        folder = Path(shutil.copytree(source.folder, tmp_path / "int8"))
+        _quantise(source, folder / MODEL)
+        plan = plan_engines("trt-rtx", ("SM89",), (), "1:2:4", "int8")
+        assert plan is not None
+        (record,) = build_engines(folder, plan)
+        assert record.file == "engines/trt-rtx-SM89-int8.engine"
+        assert record.graph_sha256 == sha256_file(folder / MODEL) != sha256_file(source.model_path)
+        assert 1e-4 < record.graph_max_rel < 0.2
+
     @pytest.mark.usefixtures("no_gpu")
     def test_the_current_gpu_must_be_there(self) -> None:
         with pytest.raises(MissingDependencyError, match="no NVIDIA driver") as caught:
@@ -139,11 +212,21 @@ class TestPlans:
             (("trt-rtx", ("SM89",), ("fp32",), "8:4:1"), "MIN <= OPT <= MAX, got '8:4:1'"),
             (("trt-rtx", ("SM89",), ("fp32",), "0:1:1"), "got '0:1:1'"),
             (("trt-rtx", ("SM89",), ("fp32",), "16"), "got '16'"),
+            (("trt-rtx", ("SM89",), ("int8",), "1:1:1"), "precision fp32 makes engines of fp32, fp16, bf16, got 'int8'"),
+            (("trt-rtx", ("SM89",), ("fp16",), "1:1:1", "int8"), "precision int8 makes engines of int8, got 'fp16'"),
+            (("trt-rtx", ("SM89",), (), "1:1:1", "int8-dynamic"), "no engine can be compiled from a graph of precision int8-dyn"),
+            (("trt-rtx", ("SM75",), ("bf16",), "1:1:1"), "GPUs of capability SM75 have no bf16"),
+            (("trt-rtx", ("SM86",), (), "1:1:1", "fp8"), "GPUs of capability SM86 have no fp8"),
+            (
+                ("trt-rtx", (), (), "1:1:1", "fp32", BuildOptions(level=2)),
+                "for RTX has no --builder-optimization-level: it times",
+            ),
+            (("trt-rtx", (), (), "1:1:1", "fp32", BuildOptions(version_compatible=True)), "has no --version-compatible"),
+            (("trt-rtx", (), (), "1:1:1", "fp32", BuildOptions(hardware_compatible=True)), "has no --hardware-compatible"),
+            (("trt", (), (), "1:1:1", "fp32", BuildOptions(level=6)), "optimization level from 0 to 5, got 6"),
         ],
     )
-    def test_bad_requests_say_what_was_expected(
-        self, arguments: tuple[str, tuple[str, ...], tuple[str, ...], str], message: str
-    ) -> None:
+    def test_bad_requests_say_what_was_expected(self, arguments: tuple[Any, ...], message: str) -> None:
         with pytest.raises(InputError, match=message):
             plan_engines(*arguments)
 
