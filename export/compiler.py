@@ -130,13 +130,17 @@ def _profile(builder: Any, network: Any, profile: BatchProfile) -> Any:
 
 
 def _monitor(library: Any, on_step: Callable[[str], None]) -> Any:
-    """Reports each phase as it starts. The library may call it from threads of its own."""
+    """Reports each kind of phase as it first starts. The library may call it from threads of its own."""
+    seen: set[str] = set()
 
     class Monitor(library.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             library.IProgressMonitor.__init__(self)
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if phase_name in seen:
+                return  # some come once per layer
+            seen.add(phase_name)
             on_step(f"{phase_name[:1].lower()}{phase_name[1:]}")
 
         def step_complete(self, phase_name: str, step: int) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
 import export.engine
@@ -70,6 +71,24 @@ def _quantise(bundle: Bundle, path: Path) -> None:
         bundle.model_path, path, Reader(), op_types_to_quantize=["MatMul", "Gemm"], per_channel=True,
         extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "MatMulConstBOnly": True, "QuantizeBias": False},
     )  # fmt: skip
+
+
+def _fp8_linear(path: Path) -> Path:
+    """One linear whose input and weight pass through fp8."""
+    kind = helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT8E4M3FN)
+    weight = np.random.default_rng(0).normal(size=(16, 16)).astype(np.float32)
+    tensors = {"scale": np.float32(0.01), "zero": np.zeros((), kind), "weight": (100 * weight).astype(kind)}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["images", "scale", "zero"], ["quantised"]),
+        helper.make_node("DequantizeLinear", ["quantised", "scale"], ["input"]),
+        helper.make_node("DequantizeLinear", ["weight", "scale"], ["dequantised"]),
+        helper.make_node("MatMul", ["input", "dequantised"], ["logits"]),
+    ]
+    values = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 16, 16])] for name in ("images", "logits")]
+    initialisers = [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in tensors.items()]
+    graph = helper.make_graph(nodes, "fp8", *values, initialisers)
+    save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
+    return path
 
 
 @needs_rtx
@@ -189,6 +208,13 @@ class TestRealEngines:
         assert record.file == "engines/trt-rtx-SM89-int8.engine"
         assert record.graph_sha256 == sha256_file(folder / MODEL) != sha256_file(source.model_path)
         assert 1e-4 < record.graph_max_rel < 0.2
+
+    def test_an_fp8_graph_is_compiled_from_sm89_on(self, tmp_path: Path) -> None:
+        path = _fp8_linear(tmp_path / "fp8.onnx")
+        profile = BatchProfile(min=1, opt=1, max=2)
+        assert len(compile_engine(path, RTX, "SM89", "fp8", profile).engine) > 10_000
+        with pytest.raises(VerdictError, match="fp8"):  # the reason for the limit that plan_engines sets ahead
+            compile_engine(path, RTX, "SM86", "fp8", profile)
 
     @pytest.mark.usefixtures("no_gpu")
     def test_the_current_gpu_must_be_there(self) -> None:
