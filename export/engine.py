@@ -1,4 +1,4 @@
-"""Compiling the ONNX file of a bundle into TensorRT engines, by either of the two libraries."""
+"""Which engines to make of a bundle, and making them."""
 
 from __future__ import annotations
 
@@ -6,28 +6,25 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-import numpy as np
-import onnx
-
-from export.precision import to_fp16
-from export.storage import save_model
-from export.trace import INPUT
-from export.verify import OnnxModel
-from runtime.bundle import MODEL, REFERENCE
+from export.compiler import DEFAULTS, BuildOptions, compile_engine
+from export.engine_cache import cached_engine, compile_into_cache, engine_key
+from export.engine_graph import engine_graph
+from runtime.bundle import MODEL
 from runtime.cuda import compute_capability, cuda_availability
-from runtime.engines import PORTABLE, BatchProfile, EnginePrecision, EngineRecord, engine_path
-from runtime.parity import relative_error
-from runtime.runners.trt_flavor import FLAVORS, TENSORRT, Flavor, error_log
-from vitnla.common.errors import InputError, MissingDependencyError, VerdictError, unknown_name
+from runtime.engines import FIRST_GPU, PORTABLE, BatchProfile, EnginePrecision, EngineRecord, engine_path
+from runtime.runners.trt_flavor import FLAVORS, TENSORRT, Flavor
+from vitnla.common.errors import InputError, MissingDependencyError, unknown_name
 from vitnla.common.files import sha256_file, write_atomically
 
 CURRENT = "CURRENT"
 RTX_CAPABILITIES = ("SM75", "SM80", "SM86", "SM89", "SM120", "SM121")
-FP16_TOLERANCE = 5e-2
-"""Above this, fp16 has destroyed the model (an overflow gives NaN or nonsense); ordinary rounding stays a factor of ten below."""
+PRECISIONS: dict[str, tuple[EnginePrecision, ...]] = {"fp32": ("fp32", "fp16", "bf16"), "int8": ("int8",), "fp8": ("fp8",)}
+"""Engine precisions by the bundle's own. A quantised graph names its types itself: it is compiled as it is."""
+DEFAULT_PRECISIONS: dict[str, tuple[EnginePrecision, ...]] = {**PRECISIONS, "fp32": ("fp32", "fp16")}
 
 
 @dataclass(frozen=True)
@@ -38,16 +35,22 @@ class EnginePlan:
     capabilities: tuple[str, ...]
     precisions: tuple[EnginePrecision, ...]
     profile: BatchProfile
+    options: BuildOptions = DEFAULTS
 
 
-def plan_engines(runtime: str, capabilities: tuple[str, ...], precisions: tuple[str, ...], profile: str) -> EnginePlan | None:
+def plan_engines(
+    runtime: str, capabilities: tuple[str, ...], precisions: tuple[str, ...], profile: str,
+    graph_precision: str = "fp32", options: BuildOptions = DEFAULTS,
+) -> EnginePlan | None:  # fmt: skip
     """Check what was asked for, before any long work.
 
     Args:
         runtime: `trt`, `trt-rtx`, or `none` for no engines.
         capabilities: of the GPUs; by default `CURRENT` for TensorRT, which can do no other, and `portable` for TensorRT for RTX.
-        precisions: `fp32`, `fp16`.
+        precisions: of the engines, see `PRECISIONS`; by default those of `DEFAULT_PRECISIONS`.
         profile: batch sizes MIN:OPT:MAX.
+        graph_precision: the bundle's own.
+        options: how to compile.
 
     Raises:
         InputError: one of them is unknown or not supported.
@@ -58,12 +61,11 @@ def plan_engines(runtime: str, capabilities: tuple[str, ...], precisions: tuple[
     if runtime not in FLAVORS:
         raise unknown_name("engine", runtime, ("none", *FLAVORS))
     flavor = FLAVORS[runtime]
-    known = get_args(EnginePrecision)
-    for precision in precisions:
-        if precision not in known:
-            raise unknown_name("engine precision", precision, known)
+    options.check(flavor)
+    chosen = _precisions(precisions, graph_precision)
     targets = tuple(_capability(flavor, name) for name in capabilities or (CURRENT if flavor is TENSORRT else PORTABLE,))
-    plan = EnginePlan(flavor, targets, tuple(one for one in known if one in precisions), BatchProfile.parse(profile))
+    _check_formats(targets, chosen)
+    plan = EnginePlan(flavor, targets, chosen, BatchProfile.parse(profile), options)
     if not (ready := flavor.can_build()).ok:
         raise MissingDependencyError(f"no {flavor.title} engine can be compiled here: {ready.reason}", ready.remedy)
     if CURRENT in targets and not (gpu := cuda_availability()).ok:
@@ -80,70 +82,79 @@ def build_engines(folder: Path, plan: EnginePlan, on_step: Callable[[str], None]
         InputError: the folder cannot be written.
     """
     records = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for precision in plan.precisions:
-            graph = folder / MODEL
-            if precision == "fp16":
-                graph = Path(scratch) / MODEL
-                save_model(to_fp16(onnx.load(folder / MODEL)), graph)
-            error = _graph_error(graph, folder, precision)
+    for precision in plan.precisions:
+        with tempfile.TemporaryDirectory() as scratch:
+            on_step(f"checking the graph in {precision}")
+            graph, error = engine_graph(folder, precision, Path(scratch))
             for capability in plan.capabilities:
-                target = _resolve(capability)
-                on_step(f"compile {plan.flavor.title} engine {target} {precision}")
-                started = time.perf_counter()
-                engine, layers = compile_engine(graph, plan.flavor, capability, precision, plan.profile)
-                seconds = time.perf_counter() - started
-                path = folder / engine_path(plan.flavor.name, target, precision)
-                write_atomically(path, engine)
-                record = EngineRecord(
-                    file=path.relative_to(folder).as_posix(), runtime=plan.flavor.name,
-                    library_version=plan.flavor.library().__version__, capability=target, precision=precision,
-                    profile=plan.profile, layers=layers, build_seconds=round(seconds, 3),
-                    graph_sha256=sha256_file(folder / MODEL), graph_max_rel=error,
-                    engine_sha256=sha256_file(path), engine_bytes=len(engine),
-                )  # fmt: skip
-                write_atomically(path.with_suffix(".json"), record.to_json())
-                records.append(record)
+                records.append(_build(folder, plan, graph, error, capability, precision, on_step))
     return records
 
 
-def compile_engine(
-    graph: Path, flavor: Flavor, capability: str, precision: EnginePrecision, profile: BatchProfile
-) -> tuple[bytes, int]:
-    """Compile an ONNX file.
+def _build(
+    folder: Path, plan: EnginePlan, graph: Path, error: float, capability: str, precision: EnginePrecision,
+    on_step: Callable[[str], None],
+) -> EngineRecord:  # fmt: skip
+    """Compile one engine, or take it from the cache, and write it with its sidecar."""
+    target = _resolve(capability)
+    title = f"{plan.flavor.title} engine {target} {precision}"
+    key = engine_key(graph, plan.flavor, target, precision, plan.profile, plan.options)
+    found = cached_engine(key)
+    if found is not None:
+        on_step(f"reuse {title} of an earlier export")
+        engine, built = found
+    else:
+        on_step(f"compile {title}")
+        detail = partial(_detail, title, on_step)
+        compile_it = partial(
+            compile_engine, graph, plan.flavor, capability, precision, plan.profile, plan.options, detail
+        )  # fmt: skip
+        engine, built = compile_into_cache(key, compile_it, time.perf_counter)
+    path = folder / engine_path(plan.flavor.name, target, precision)
+    write_atomically(path, engine)
+    record = EngineRecord(
+        file=path.relative_to(folder).as_posix(), runtime=plan.flavor.name,
+        library_version=plan.flavor.library().__version__, capability=target, precision=precision,
+        profile=plan.profile, layers=built.layers, build_seconds=built.build_seconds,
+        graph_sha256=sha256_file(folder / MODEL), graph_max_rel=error,
+        engine_sha256=sha256_file(path), engine_bytes=len(engine),
+        builder_optimization_level=plan.options.level, version_compatible=plan.options.version_compatible,
+        hardware_compatible=plan.options.hardware_compatible, reused=found is not None, fusion=built.fusion,
+    )  # fmt: skip
+    write_atomically(path.with_suffix(".json"), record.to_json())
+    return record
 
-    Returns:
-        The engine, and the number of layers of the network before fusion.
 
-    Raises:
-        VerdictError: the parser or the compiler refuses the graph.
-    """
-    library = flavor.library()
-    log, errors = error_log(library)
-    builder = library.Builder(log)
-    # On TensorRT 10 the flag must be set; 11 and TensorRT for RTX know no other kind of network.
-    network = builder.create_network(1 << int(library.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = library.OnnxParser(network, log)
-    if not parser.parse_from_file(str(graph)):
-        raise _refused(flavor, "read", errors)
-    config = builder.create_builder_config()
-    if precision == "fp32":
-        config.clear_flag(library.BuilderFlag.TF32)  # on by default; its 10-bit mantissa would not be fp32
-    if flavor.builds_without_gpu and capability != PORTABLE:
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(getattr(library.ComputeCapability, capability), 0)
-    config.add_optimization_profile(_profile(builder, network, profile))
-    serialized = builder.build_serialized_network(network, config)
-    if serialized is None:
-        raise _refused(flavor, "compile", errors)
-    return bytes(serialized), network.num_layers
+def _detail(title: str, on_step: Callable[[str], None], phase: str) -> None:
+    on_step(f"{title}: {phase}")
 
 
-def _profile(builder: Any, network: Any, profile: BatchProfile) -> Any:
-    made = builder.create_optimization_profile()
-    image = tuple(network.get_input(0).shape)[1:]
-    made.set_shape(INPUT, (profile.min, *image), (profile.opt, *image), (profile.max, *image))
-    return made
+def _precisions(asked: tuple[str, ...], graph_precision: str) -> tuple[EnginePrecision, ...]:
+    """The precisions asked for, in the order of `PRECISIONS`, checked against what the bundle's graph can become."""
+    if graph_precision not in PRECISIONS:
+        hint = f"engines are compiled from bundles of {', '.join(PRECISIONS)}"
+        raise InputError(f"no engine can be compiled from a graph of precision {graph_precision}", hint)
+    possible = PRECISIONS[graph_precision]
+    known = get_args(EnginePrecision)
+    for precision in asked:
+        if precision not in known:
+            raise unknown_name("engine precision", precision, known)
+        if precision not in possible:
+            hint = f"export with --precision {precision if precision in PRECISIONS else 'fp32'} for such an engine"
+            raise InputError(
+                f"a graph of precision {graph_precision} makes engines of {', '.join(possible)}, got '{precision}'", hint
+            )
+    return tuple(one for one in possible if one in asked) if asked else DEFAULT_PRECISIONS[graph_precision]
+
+
+def _check_formats(targets: tuple[str, ...], precisions: tuple[EnginePrecision, ...]) -> None:
+    """Refuse a precision that a GPU named by its capability does not have."""
+    for target in targets:
+        for precision in precisions:
+            first = FIRST_GPU[precision]
+            if target.startswith("SM") and int(target[2:]) < first:
+                hint = f"choose another precision, or a capability from SM{first} on"
+                raise InputError(f"GPUs of capability {target} have no {precision}", hint)
 
 
 def _capability(flavor: Flavor, name: str) -> str:
@@ -168,20 +179,3 @@ def _resolve(capability: str) -> str:
         return capability
     major, minor = compute_capability()
     return f"SM{major}{minor}"
-
-
-def _graph_error(graph: Path, folder: Path, precision: EnginePrecision) -> float:
-    """Relative error of the graph at the engine's precision: the part of its quality that can be known without its GPU."""
-    with np.load(folder / REFERENCE, allow_pickle=False) as reference:
-        error = relative_error(OnnxModel(graph)(reference["images"]), reference["logits"])
-    if precision == "fp16" and not error <= FP16_TOLERANCE:
-        raise VerdictError(
-            f"in fp16 the logits differ from torch's by {error:.1e} of the largest, expected at most {FP16_TOLERANCE:.0e}",
-            "this model's activations leave the range of fp16; use --engine-precision fp32",
-        )
-    return error
-
-
-def _refused(flavor: Flavor, verb: str, errors: list[str]) -> VerdictError:
-    said = " ".join((errors or ["no reason given"])[0].split())
-    return VerdictError(f"{flavor.title} could not {verb} the graph: {said}", "export with --opset 20, or without --engine")

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from export.compiler import DEFAULTS, BuildOptions
 from export.embed import Embedding, embed, tensor_specs
 from export.embedded_model import EmbeddedViT, require_same_pixels
 from export.engine import EnginePlan, build_engines, plan_engines
@@ -77,8 +78,9 @@ class ExportOptions:
         quantization_images: how many images of the calibration split set the ranges of int8 and fp8.
         engine: `none`, or the library that compiles engines: `trt`, `trt-rtx`.
         capabilities: GPUs to compile for, such as `SM89`; none is the library's default.
-        engine_precisions: `fp32`, `fp16`.
+        engine_precisions: see `export.engine.PRECISIONS`; none is the default for the graph's precision.
         profile: batch sizes MIN:OPT:MAX of the engines.
+        build: how hard the engines' compiler tries, and where else they shall run.
         eval_split: the split on which accuracy is measured.
         eval_images: how many of its first images; `None` is all.
         allow_parity_failure: write the bundle although its logits differ from torch's; the manifest shows by how much.
@@ -93,8 +95,9 @@ class ExportOptions:
     quantization_images: int = 256
     engine: str = "none"
     capabilities: tuple[str, ...] = ()
-    engine_precisions: tuple[str, ...] = ("fp32", "fp16")
+    engine_precisions: tuple[str, ...] = ()
     profile: str = "1:16:64"
+    build: BuildOptions = DEFAULTS
     eval_split: str = "test"
     eval_images: int | None = None
     allow_parity_failure: bool = False
@@ -215,7 +218,10 @@ def check_export(
         )
     if lowering.calibrates and not len(data.split("calibration")):
         raise InputError(f"{lowering.precision} needs calibration images, and data '{data.name}' has none", "choose other data")
-    return split, plan_engines(options.engine, options.capabilities, options.engine_precisions, options.profile)
+    plan = plan_engines(
+        options.engine, options.capabilities, options.engine_precisions, options.profile, options.precision, options.build
+    )
+    return split, plan
 
 
 def _write_graph(

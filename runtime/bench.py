@@ -68,11 +68,11 @@ class _Bench:
         self.cells = [Measured(case) for case in plan.cases()]
         self._workers: dict[str, Worker] = {}
         self._done = 0
-        self.total = len(self.cells) * (plan.rounds + 2) + len(plan.bundles) * len(plan.targets)
+        self.total = len(self.cells) * (plan.rounds + 2) + len({(one.case.bundle.name, one.case.target) for one in self.cells})
 
     def load(self, stack: contextlib.ExitStack) -> None:
         """Start a worker per cell that can run, load it and warm it up."""
-        unavailable = {target: target.unavailable() for target in self._plan.targets}
+        unavailable = {target: target.unavailable() for target in {one.case.target for one in self.cells}}
         for one in self.cells:
             one.error = unavailable[one.case.target]
         self._stop_if_nothing_can_run()

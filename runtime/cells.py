@@ -87,7 +87,7 @@ def _cell(one: Measured, origin: Origin) -> Cell:
     bundle, manifest = one.case.bundle, one.case.bundle.manifest
     described = Cell(
         run=origin.run, created=origin.created, command=origin.command, machine=origin.machine, scenario=origin.scenario,
-        bundle=bundle.name, bundle_path=str(bundle.folder), method=manifest.method, precision=manifest.precision,
+        bundle=bundle.name, bundle_path=str(bundle.folder), method=manifest.method, precision=one.case.target.precision_on(bundle),
         runtime=one.case.target.label, batch=one.case.batch, macs=manifest.macs, parameters=manifest.parameters,
         layers=manifest.layers, export_accuracy=manifest.accuracy, model_mb=bundle.model_bytes() / _MIB,
     )  # fmt: skip

@@ -39,6 +39,12 @@ def compute_capability() -> tuple[int, int]:
     return int(major), int(minor)
 
 
+def gpu_name() -> str:
+    """The product name of the first GPU."""
+    name: bytes = call(_cudart().cudaGetDeviceProperties(0)).name
+    return name.decode().rstrip("\0")
+
+
 class Stream:
     """A CUDA stream with the device buffers that its work reads and writes."""
 

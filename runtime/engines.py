@@ -11,10 +11,14 @@ from vitnla.common.errors import InputError
 from vitnla.common.schema import Record
 
 Library = Literal["trt", "trt-rtx"]
-EnginePrecision = Literal["fp32", "fp16"]
+EnginePrecision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 ENGINES, PORTABLE = "engines", "portable"
 _PORTABLE_FROM, _NOT_RTX = 80, frozenset({90, 100, 103})
 """A portable engine of TensorRT for RTX runs on capability 8.0 and later; data-centre Hopper and Blackwell are not supported."""
+_AMPERE = 80
+"""A hardware-compatible engine of TensorRT runs on Ampere and later."""
+FIRST_GPU: dict[EnginePrecision, int] = {"fp32": 75, "fp16": 75, "bf16": 80, "int8": 75, "fp8": 89}
+"""The first compute capability that has a precision."""
 
 
 class BatchProfile(Record):
@@ -48,6 +52,16 @@ class BatchProfile(Record):
         return f"{self.min}:{self.opt}:{self.max}"
 
 
+class LayerReport(Record):
+    """What the engine inspector says of an engine: what its graph became."""
+
+    layers: int
+    """After fusion."""
+    fused_attentions: int
+    formats: dict[str, int]
+    """How many layers write each format, such as `Half`."""
+
+
 class EngineRecord(Record):
     """The sidecar of an engine file. A sidecar, since metadata inside the file would stop other programs from reading it."""
 
@@ -69,12 +83,22 @@ class EngineRecord(Record):
     """Of the graph at this precision, in ONNX Runtime on the CPU: max |difference| from the fp32 torch logits / max |logit|."""
     engine_sha256: str
     engine_bytes: int
+    builder_optimization_level: int | None = None
+    """None is the library's default."""
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    reused: bool = False
+    """Taken from the cache: compiled before, from the same graph for the same target. `build_seconds` is of that time."""
+    fusion: LayerReport | None = None
+    """None where there was no GPU to load the engine; the runner's facts tell it where there is."""
 
     def runs_on(self, compute_capability: tuple[int, int]) -> bool:
         """Whether a GPU of this compute capability can load the engine."""
         number = 10 * compute_capability[0] + compute_capability[1]
         if self.capability == PORTABLE:
-            return number >= _PORTABLE_FROM and number not in _NOT_RTX
+            return number >= max(_PORTABLE_FROM, FIRST_GPU[self.precision]) and number not in _NOT_RTX
+        if self.hardware_compatible:
+            return number >= _AMPERE
         return self.capability == f"SM{number}"
 
 

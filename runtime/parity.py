@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from runtime.bundle import Bundle, Precision
+from runtime.bundle import Bundle
 from runtime.child import WorkerError
 from runtime.evaluation import Evaluation, evaluate
 from runtime.plan import Target
@@ -16,7 +16,7 @@ from runtime.runners.registry import runner
 from runtime.worker_client import Worker
 from vitnla.common.schema import Record
 
-TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2, "int8": 2e-1, "int8-dynamic": 2e-1, "fp8": 2e-1}
+TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2, "int8": 2e-1, "int8-dynamic": 2e-1, "fp8": 2e-1}
 """Largest |runtime - torch fp32| / max |torch fp32| over the reference logits.
 
 fp32 differs by the order of summation, through a dozen blocks. fp16 and bf16 allow some ten to twenty times the unit round-off
@@ -30,7 +30,7 @@ class ParityRow(Record):
     bundle: str
     bundle_path: str
     runtime: str
-    precision: Precision
+    precision: str
     tolerance: float
     max_rel: float | None = None
     """Null where the logits are not finite or the runtime failed; `error` says which."""
@@ -86,13 +86,15 @@ def check_parity(
         InputError: the runtime's name is unknown, or it cannot load the bundle.
     """
     runner(target.runtime).availability().require(target.runtime)
+    precision = target.precision_on(bundle)
     row = ParityRow(
-        bundle=bundle.name, bundle_path=str(bundle.folder), runtime=target.label, precision=bundle.manifest.precision,
-        tolerance=TOLERANCES[bundle.manifest.precision],
+        bundle=bundle.name, bundle_path=str(bundle.folder), runtime=target.label, precision=precision, tolerance=TOLERANCES[precision],
     )  # fmt: skip
     try:
         with Worker(timeout_s) as worker:
-            facts = worker.load(target.runtime, bundle, RunOptions(threads, target.provider, batch))["facts"]
+            facts = worker.load(target.runtime, bundle, RunOptions(threads, target.provider, batch, precision=target.precision))[
+                "facts"
+            ]
             return row.model_copy(update={"facts": facts, **_compare(worker, bundle), **_score(worker, bundle, evaluation)})
     except WorkerError as error:
         return row.model_copy(update={"error": error.message})

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from dataclasses import dataclass
-from typing import get_args
+from dataclasses import dataclass, replace
+from typing import Self, get_args
 
 from runtime.bundle import Bundle
+from runtime.engines import EnginePrecision
 from runtime.results import Scenario
 from runtime.runners.base import Hint, RunOptions
 from runtime.runners.registry import runner
+from runtime.runners.trt_flavor import ENGINE_RUNTIMES, engine_flavor
 from vitnla.common.errors import InputError, MissingDependencyError, unknown_name
 
 
@@ -29,15 +31,59 @@ def scenario_named(name: str) -> Scenario:
 
 @dataclass(frozen=True)
 class Target:
-    """A runtime and, for ONNX Runtime, its execution provider."""
+    """A runtime and what must be known beside its name.
+
+    Args:
+        runtime: its name.
+        provider: the execution provider of ONNX Runtime.
+        precision: of the engine, for the runtimes that run engines; `None` stands for each that the bundle holds.
+    """
 
     runtime: str
     provider: str = "cpu"
+    precision: EnginePrecision | None = None
+
+    @classmethod
+    def parse(cls, text: str, provider: str = "cpu") -> Self:
+        """Read `ort`, `trt`, `trt:fp16`.
+
+        Args:
+            text: the name of a runtime; one that runs engines may be followed by a precision.
+            provider: for `ort`; others have none.
+
+        Raises:
+            InputError: the runtime takes no precision, or there is none of that name.
+        """
+        runtime, colon, precision = text.partition(":")
+        if not colon:
+            return cls(runtime, provider if runtime == "ort" else "cpu")
+        if runtime not in ENGINE_RUNTIMES:
+            hint = f"only {', '.join(ENGINE_RUNTIMES)} take one, as in trt:fp16; --provider chooses that of ort"
+            raise InputError(f"runtime '{runtime}' takes no precision, got '{text}'", hint)
+        known: tuple[EnginePrecision, ...] = get_args(EnginePrecision)
+        for one in known:
+            if one == precision:
+                return cls(runtime, precision=one)
+        raise unknown_name("engine precision", precision, known)
 
     @property
     def label(self) -> str:
-        """How tables call it: `ort`, `ort:cuda`."""
-        return self.runtime if self.provider == "cpu" else f"{self.runtime}:{self.provider}"
+        """How tables call it: `ort`, `ort:cuda`, `trt:fp16`."""
+        detail = self.precision or (self.provider if self.provider != "cpu" else None)
+        return f"{self.runtime}:{detail}" if detail else self.runtime
+
+    def on(self, bundle: Bundle) -> tuple[Self, ...]:
+        """This target on a bundle: one per engine precision, where none was named. Without engines, loading says what is missing."""
+        if self.runtime not in ENGINE_RUNTIMES or self.precision is not None:
+            return (self,)
+        library = engine_flavor(self.runtime).name
+        held = {record.precision for record in bundle.engine_records() if record.runtime == library}
+        known: tuple[EnginePrecision, ...] = get_args(EnginePrecision)
+        return tuple(replace(self, precision=one) for one in known if one in held) or (self,)
+
+    def precision_on(self, bundle: Bundle) -> str:
+        """The precision in which it runs a bundle."""
+        return self.precision or bundle.manifest.precision
 
     def unavailable(self) -> MissingDependencyError | None:
         """Why the runtime cannot run here, or None where it can."""
@@ -112,10 +158,10 @@ class BenchPlan:
     def cases(self) -> list[Case]:
         """The cells, without repetition, in the order in which they are reported."""
         product = itertools.product(self.batches, self.targets, self.bundles)
-        cases = (Case(bundle, target, batch) for batch, target, bundle in product)
+        cases = (Case(bundle, one, batch) for batch, target, bundle in product for one in target.on(bundle))
         return list({case.key: case for case in cases}.values())
 
     def options(self, case: Case) -> RunOptions:
         """What the case's session is opened with."""
         hint: Hint = "throughput" if self.scenario == "offline" else "latency"
-        return RunOptions(self.threads, case.target.provider, case.batch, hint)
+        return RunOptions(self.threads, case.target.provider, case.batch, hint, case.target.precision)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 
+from export.engine_graph import TOLERANCE, engine_graph
 from export.online import online_form, require_faithful
 from export.pipeline import ExportOptions, export_bundle
 from runtime.bundle import MODEL, Bundle, Manifest, OnlineForm, Parity, open_bundle
@@ -111,3 +113,22 @@ def test_an_exact_form_needs_no_permission() -> None:
     require_faithful(OnlineForm(kinds=("svd",), form="matmul", parity=failed), allowed=True)
     with pytest.raises(VerdictError, match=r"differ from torch's by 1\.0e-03"):
         require_faithful(OnlineForm(kinds=("svd",), form="matmul", parity=failed), allowed=False)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_lower_precision_leaves_the_loops_in_fp32(
+    precision: Literal["fp16", "bf16"], tiny_source: SourceModel, tiny_data: Dataset, tmp_path: Path
+) -> None:
+    decomposition = blocks_of(tiny_source, {"online": SVD}, {"attention": "gram", "online": PCA})
+    bundle = export(decomposition, tiny_source, tiny_data, tmp_path / "online", allow_parity_failure=True)
+    _, error = engine_graph(bundle.folder, precision, tmp_path)
+    assert 1e-5 < error < TOLERANCE[precision]
+    lowered = onnx.load(tmp_path / MODEL)
+    loops = [node for node in lowered.graph.node if node.op_type == "Loop"]
+    assert len(loops) == 2
+    body = onnx.shape_inference.infer_shapes(lowered).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in body.value_info}
+    assert {types[name] for loop in loops for name in loop.output if name in types} <= {
+        onnx.TensorProto.FLOAT,
+        onnx.TensorProto.INT64,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import pytest
 import runtime.runners.trt as trt
 from runtime.bundle import Bundle
 from runtime.cuda import call, cuda_availability
-from runtime.engines import BatchProfile, EngineRecord
+from runtime.engines import BatchProfile, EngineRecord, LayerReport
+from runtime.layers import read_layers
+from runtime.plan import BenchPlan, Target
 from runtime.runners.base import Availability, RunOptions
 from runtime.runners.trt import TrtRtxRunner, TrtRunner, TrtSession, find_engine
 from runtime.runners.trt_flavor import RTX, TENSORRT, Flavor
@@ -54,6 +57,12 @@ def test_an_engine_runs_on_its_own_gpu(capability: str, gpu: tuple[int, int], fi
     assert record(capability).runs_on(gpu) is fits
 
 
+def test_precision_and_compatibility_decide_too() -> None:
+    assert [record("portable", "fp8").runs_on(gpu) for gpu in ((8, 6), (8, 9), (12, 0))] == [False, True, True]
+    wide = record("SM80", runtime="trt").model_copy(update={"hardware_compatible": True})
+    assert [wide.runs_on(gpu) for gpu in ((7, 5), (8, 9), (9, 0))] == [False, True, True]
+
+
 def test_the_bundles_precision_and_the_very_gpu_go_first(bundle: Bundle) -> None:
     add(bundle, record("portable"), record("SM89", "fp16"), record("SM89", runtime="trt"))
     assert find_engine(bundle, RTX, (8, 9), 1) == record("portable")
@@ -66,7 +75,7 @@ def test_no_fitting_engine_lists_those_there_are(bundle: Bundle) -> None:
     with pytest.raises(MissingDependencyError, match="engine for SM89 and batch 1; it holds no engine"):
         find_engine(bundle, RTX, (8, 9), 1)
     add(bundle, record("SM86"))
-    with pytest.raises(MissingDependencyError, match="it holds trt-rtx SM86 batch 1:1:8") as caught:
+    with pytest.raises(MissingDependencyError, match="it holds trt-rtx SM86 fp32 batch 1:1:8") as caught:
         find_engine(bundle, RTX, (8, 9), 1)
     assert "vitdeploy export --engine trt-rtx" in caught.value.hint
     with pytest.raises(MissingDependencyError, match="batch 9"):
@@ -99,6 +108,14 @@ class Device:
             return None
         self.session = onnxruntime.InferenceSession(content)
         return self
+
+    LayerInformationFormat = type("LayerInformationFormat", (), {"JSON": 1})
+
+    def create_engine_inspector(self) -> Device:
+        return self
+
+    def get_engine_information(self, form: int) -> str:
+        return '{"Layers": [{"Name": "mha", "Outputs": [{"Format/Datatype": "Half"}]}]}'
 
     def create_execution_context(self) -> Device:
         return self
@@ -150,6 +167,7 @@ def test_a_session_moves_images_in_and_logits_out(bundle: Bundle, device: Device
         np.testing.assert_allclose(session.run(images[:batch]), logits[:batch], atol=1e-4)
     facts = session.facts()
     assert (facts["engine"], facts["precision"], facts["engine_layers"]) == ("engines/trt-rtx-SM89-fp32.engine", "fp32", 3)
+    assert (facts["fused_attention"], facts["layer_formats"]) == (1, {"Half": 1})
     with pytest.raises(InputError, match="batches of 1 to 8, got 9"):
         session.run(np.concatenate([images, images[:1]]))
     session.close()
@@ -159,8 +177,60 @@ def test_a_session_moves_images_in_and_logits_out(bundle: Bundle, device: Device
 def test_an_engine_of_another_version_says_so(bundle: Bundle, device: Device) -> None:
     add(bundle, record())
     (bundle.folder / record().file).write_bytes(b"damaged")
-    with pytest.raises(InputError, match=r"built by TensorRT for RTX 1\.0, cannot be loaded by 1\.0"):
-        TrtSession("trt-rtx", bundle, RTX, record())
+    for built, reason in (
+        ({"library_version": "0.9"}, r"it was built by TensorRT for RTX 0\.9, and here is 1\.0"),
+        ({"capability": "SM86"}, "it was built for SM86, and the GPU here is SM89"),
+        ({}, "no reason given"),
+    ):
+        with pytest.raises(InputError, match=rf"engine cannot be loaded: {reason}") as caught:
+            TrtSession("trt-rtx", bundle, RTX, record().model_copy(update=built))
+        assert "export it again here" in caught.value.hint
+
+
+def test_the_inspector_is_read() -> None:
+    layers = [
+        {"Name": "conv", "LayerType": "CaskConvolution", "Outputs": [{"Name": "a", "Format/Datatype": "Half"}]},
+        {"Name": "_gemm_mha_v2_0x1", "LayerType": "kgen", "Outputs": [{"Name": "b", "Format/Datatype": "Half"}]},
+        {"Name": "norm", "LayerType": "kgen", "Outputs": [{"Name": "c", "Format/Datatype": "Float"}]},
+    ]
+    expected = LayerReport(layers=3, fused_attentions=1, formats={"Float": 1, "Half": 2})
+    assert read_layers(json.dumps({"Layers": layers, "Bindings": []})) == expected
+    assert read_layers('{"Layers": ["conv", "_gemm_mha_v2_0x1"]}') == LayerReport(layers=2, fused_attentions=1, formats={})
+    assert read_layers("no engine") is read_layers("[]") is None
+
+
+class TestTargets:
+    def test_each_engine_precision_is_a_cell_of_its_own(self, bundle: Bundle) -> None:
+        add(
+            bundle,
+            record(),
+            record(precision="int8"),
+            record(precision="fp16"),
+            record("SM86", "fp16"),
+            record(precision="bf16", runtime="trt"),
+        )
+        plan = BenchPlan((bundle,), (Target("trt-rtx"), Target("ort")), (1, 4), threads=1)
+        labels = [case.target.label for case in plan.cases()]
+        assert labels == ["trt-rtx:fp32", "trt-rtx:fp16", "trt-rtx:int8", "ort"] * 2
+        case = plan.cases()[1]
+        assert (plan.options(case).precision, case.target.precision_on(bundle)) == ("fp16", "fp16")
+        assert Target("trt-rtx", precision="bf16").on(bundle) == (Target("trt-rtx", precision="bf16"),)
+        assert find_engine(bundle, RTX, (8, 9), 1, "fp16") == record(precision="fp16")
+        with pytest.raises(MissingDependencyError, match="no TensorRT for RTX engine of bf16 for SM89") as caught:
+            find_engine(bundle, RTX, (8, 9), 1, "bf16")
+        assert "--engine-precision bf16" in caught.value.hint
+
+    def test_without_engines_the_target_stays(self, bundle: Bundle) -> None:
+        assert Target("trt").on(bundle) == (Target("trt"),)
+
+    def test_a_target_is_read(self) -> None:
+        assert Target.parse("trt:fp16") == Target("trt", precision="fp16")
+        assert Target.parse("ort", "cuda") == Target("ort", "cuda")
+        assert Target.parse("openvino", "cuda") == Target("openvino")
+        with pytest.raises(InputError, match="unknown engine precision 'int4'"):
+            Target.parse("trt:int4")
+        with pytest.raises(InputError, match="runtime 'ort' takes no precision, got 'ort:fp16'"):
+            Target.parse("ort:fp16")
 
 
 def test_trt_takes_the_library_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.bundle import Bundle
+from runtime.engines import EnginePrecision
 from vitnla.common.errors import InputError, MissingDependencyError
 
 Images = NDArray[np.float32 | np.uint8]
@@ -47,12 +48,14 @@ class RunOptions:
         provider: execution provider of ONNX Runtime: `cpu`, `cuda` or `tensorrt`; others ignore it.
         batch: the batch size that will be run, for runtimes that must know it ahead.
         hint: what a runtime that can choose should be tuned for (OpenVINO's performance hint); others ignore it.
+        precision: of the engine, for runtimes that run engines; `None` is the bundle's own, or the one there is.
     """
 
     threads: int
     provider: str = "cpu"
     batch: int = 1
     hint: Hint = "latency"
+    precision: EnginePrecision | None = None
 
 
 class Session(ABC):

@@ -9,9 +9,10 @@ import numpy as np
 
 from runtime.bundle import Bundle
 from runtime.cuda import Stream, compute_capability
-from runtime.engines import PORTABLE, EngineRecord
+from runtime.engines import PORTABLE, EnginePrecision, EngineRecord
+from runtime.layers import layer_report
 from runtime.runners.base import Availability, Images, Logits, RunOptions, Session
-from runtime.runners.trt_flavor import RTX, TENSORRT, Flavor, error_log
+from runtime.runners.trt_flavor import RTX, TENSORRT, Flavor, engine_flavor, error_log
 from vitnla.common.errors import InputError, MissingDependencyError
 
 
@@ -23,7 +24,7 @@ class TrtRunner:
     @property
     def flavor(self) -> Flavor:
         """The library that would be used."""
-        return RTX if RTX.installed and not TENSORRT.installed else TENSORRT
+        return engine_flavor(self.name)
 
     def availability(self) -> Availability:
         """Whether a library, a driver and a GPU are there; if not, what TensorRT itself would need."""
@@ -42,7 +43,12 @@ class TrtRunner:
             InputError: the engine cannot be read by this version of the library.
         """
         self.availability().require(self.name)
-        return TrtSession(self.name, bundle, self.flavor, find_engine(bundle, self.flavor, compute_capability(), options.batch))
+        return TrtSession(
+            self.name,
+            bundle,
+            self.flavor,
+            find_engine(bundle, self.flavor, compute_capability(), options.batch, options.precision),
+        )
 
 
 class TrtRtxRunner(TrtRunner):
@@ -50,20 +56,17 @@ class TrtRtxRunner(TrtRunner):
 
     name = "trt-rtx"
 
-    @property
-    def flavor(self) -> Flavor:
-        """TensorRT for RTX."""
-        return RTX
-
     def availability(self) -> Availability:
         """Whether TensorRT for RTX, a driver and a GPU are there."""
         return RTX.can_run()
 
 
-def find_engine(bundle: Bundle, flavor: Flavor, capability: tuple[int, int], batch: int) -> EngineRecord:
-    """The engine for a library, a GPU and a batch size.
+def find_engine(
+    bundle: Bundle, flavor: Flavor, capability: tuple[int, int], batch: int, precision: EnginePrecision | None = None
+) -> EngineRecord:
+    """The engine for a library, a GPU, a batch size and, if it matters, a precision.
 
-    Of several precisions it is the bundle's own, and an engine for this very GPU goes before a portable one.
+    Of several precisions it is else the bundle's own, and an engine for this very GPU goes before a portable one.
 
     Raises:
         MissingDependencyError: there is none; names those there are and how to make one.
@@ -72,17 +75,34 @@ def find_engine(bundle: Bundle, flavor: Flavor, capability: tuple[int, int], bat
     fitting = [
         record
         for record in records
-        if record.runtime == flavor.name and record.runs_on(capability) and record.profile.min <= batch <= record.profile.max
+        if record.runtime == flavor.name
+        and record.runs_on(capability)
+        and record.profile.min <= batch <= record.profile.max
+        and record.precision == (precision or record.precision)
     ]
     if not fitting:
         wanted = f"SM{capability[0]}{capability[1]}"
-        present = ", ".join(f"{record.runtime} {record.capability} batch {record.profile}" for record in records) or "no engine"
+        of, option = (f" of {precision}", f" --engine-precision {precision}") if precision else ("", "")
+        present = (
+            ", ".join(f"{record.runtime} {record.capability} {record.precision} batch {record.profile}" for record in records)
+            or "no engine"
+        )
         raise MissingDependencyError(
-            f"{bundle.folder} has no {flavor.title} engine for {wanted} and batch {batch}; it holds {present}",
-            f"export it again with: vitdeploy export --engine {flavor.name} --batch MIN:OPT:MAX",
+            f"{bundle.folder} has no {flavor.title} engine{of} for {wanted} and batch {batch}; it holds {present}",
+            f"export it again with: vitdeploy export --engine {flavor.name}{option} --batch MIN:OPT:MAX",
         )
     own = bundle.manifest.precision
     return min(fitting, key=lambda record: (record.precision != own, record.capability == PORTABLE))
+
+
+def why_not(library: Any, flavor: Flavor, record: EngineRecord, capability: tuple[int, int], errors: list[str]) -> str:
+    """The likeliest reason why an engine was refused: its version, its GPU, or what the library itself said."""
+    here = f"SM{capability[0]}{capability[1]}"
+    if record.library_version != library.__version__ and not record.version_compatible:
+        return f"it was built by {flavor.title} {record.library_version}, and here is {library.__version__}"
+    if not record.runs_on(capability):
+        return f"it was built for {record.capability}, and the GPU here is {here}"
+    return " ".join((errors or ["no reason given"])[0].split())
 
 
 class TrtSession(Session):
@@ -96,9 +116,8 @@ class TrtSession(Session):
         self._runtime = self._library.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine((bundle.folder / record.file).read_bytes())
         if self._engine is None:
-            built = f"{record.file}, built by {flavor.title} {record.library_version},"
             raise InputError(
-                f"{built} cannot be loaded by {self._library.__version__}: {' '.join(errors[:1])}",
+                f"{record.file} cannot be loaded: {why_not(self._library, flavor, record, compute_capability(), errors)}",
                 f"export it again here with: vitdeploy export --engine {flavor.name}",
             )
         self._context = self._engine.create_execution_context()
@@ -125,7 +144,8 @@ class TrtSession(Session):
         return self._stream.download(self._logits, (len(images), self._classes))
 
     def facts(self) -> dict[str, Any]:
-        """The library, the engine and its memory."""
+        """The library, the engine, what its layers became, and its memory."""
+        fusion = layer_report(self._library, self._engine)
         return {
             "version": self._library.__version__,
             "device": "cuda:0",
@@ -134,6 +154,8 @@ class TrtSession(Session):
             "library": self._record.runtime,
             "engine": self._record.file,
             "engine_layers": self._engine.num_layers,
+            "fused_attention": fusion and fusion.fused_attentions,
+            "layer_formats": fusion and fusion.formats,
             "activation_memory_mb": self._engine.device_memory_size_v2 / 2**20,
             "io": "pageable host arrays, copies inside run()",
         }

@@ -22,6 +22,8 @@ class Flavor:
         title: its name in messages.
         extra: the extra of vitdeploy that installs it.
         builds_without_gpu: whether it compiles for a GPU that is not there.
+        times_kernels: whether it chooses kernels by timing them, so that it knows optimisation levels and a timing cache; one
+            that does not has no engines for later versions either.
     """
 
     name: Library
@@ -29,6 +31,7 @@ class Flavor:
     title: str
     extra: str
     builds_without_gpu: bool
+    times_kernels: bool
 
     @property
     def installed(self) -> bool:
@@ -57,9 +60,18 @@ class Flavor:
         return Availability(False, "; ".join(part.reason for part in lacking), "; ".join(part.remedy for part in lacking))
 
 
-TENSORRT = Flavor("trt", "tensorrt", "TensorRT", "gpu", builds_without_gpu=False)
-RTX = Flavor("trt-rtx", "tensorrt_rtx", "TensorRT for RTX", "rtx", builds_without_gpu=True)
+TENSORRT = Flavor("trt", "tensorrt", "TensorRT", "gpu", builds_without_gpu=False, times_kernels=True)
+RTX = Flavor("trt-rtx", "tensorrt_rtx", "TensorRT for RTX", "rtx", builds_without_gpu=True, times_kernels=False)
 FLAVORS = {flavor.name: flavor for flavor in (TENSORRT, RTX)}
+
+
+ENGINE_RUNTIMES = tuple(FLAVORS)
+"""Names of the runtimes that run engines."""
+
+
+def engine_flavor(runtime: str) -> Flavor:
+    """The library of a runtime: `trt` is TensorRT where it is installed, else TensorRT for RTX; `trt-rtx` is always that."""
+    return RTX if runtime == RTX.name or (RTX.installed and not TENSORRT.installed) else TENSORRT
 
 
 def error_log(library: Any) -> tuple[Any, list[str]]:

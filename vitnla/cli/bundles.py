@@ -21,7 +21,10 @@ Bundles = Annotated[
 ]
 Runtimes = Annotated[
     list[str] | None,
-    typer.Option("--runtime", help="Repeatable: ort, openvino, torch, torch-compile, trt, trt-rtx. Default: ort."),
+    typer.Option(
+        "--runtime",
+        help="Repeatable: ort, openvino, torch, torch-compile, trt, trt-rtx, or one engine precision, trt:fp16. Default: ort.",
+    ),
 ]
 Provider = Annotated[str, typer.Option(help="Execution provider of ONNX Runtime: cpu, cuda or tensorrt.")]
 Threads = Annotated[
@@ -34,7 +37,7 @@ def targets(runtimes: list[str] | None, provider: str) -> tuple[Target, ...]:
     """The runtimes named, each once. Refused before long work: an unknown name, and where not one of them can run here."""
     from runtime.plan import Target
 
-    chosen = tuple(Target(name, provider if name == "ort" else "cpu") for name in dict.fromkeys(runtimes or ["ort"]))
+    chosen = tuple(Target.parse(name, provider) for name in dict.fromkeys(runtimes or ["ort"]))
     reasons = [target.unavailable() for target in chosen]
     if reasons[0] is not None and all(reasons):
         raise reasons[0]

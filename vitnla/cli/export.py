@@ -41,11 +41,15 @@ def export(
     force: Annotated[bool, typer.Option(help="Replace a bundle that is there.", rich_help_panel=_BUNDLE)] = False,
     engine: Annotated[str, typer.Option(help="none, trt or trt-rtx.", rich_help_panel=_ENGINE)] = "none",
     capability: Annotated[str, typer.Option(help="GPU capabilities for trt-rtx, such as SM86,SM89. Default: the library's own.", rich_help_panel=_ENGINE)] = "",
-    engine_precision: Annotated[str, typer.Option(help="fp32, fp16 or both, separated by commas.", rich_help_panel=_ENGINE)] = "fp32,fp16",
+    engine_precision: Annotated[str, typer.Option(help="fp32,fp16 by default, bf16; of an int8 or fp8 model its own.", rich_help_panel=_ENGINE)] = "",
+    builder_optimization_level: Annotated[int | None, typer.Option(help="trt: 0, quick to compile, to 5.", rich_help_panel=_ENGINE)] = None,
+    version_compatible: Annotated[bool, typer.Option("--version-compatible", help="trt: later versions can load it.", rich_help_panel=_ENGINE)] = False,
+    hardware_compatible: Annotated[bool, typer.Option("--hardware-compatible", help="trt: GPUs from Ampere on can load it.", rich_help_panel=_ENGINE)] = False,
     batch: Annotated[str, typer.Option(help="Batch sizes MIN:OPT:MAX of the engine.", rich_help_panel=_ENGINE)] = "1:16:64",
     json: Json = False,
 ) -> None:  # fmt: skip
     """Decompose a trained ViT and write it as a verified ONNX bundle."""
+    from export.compiler import BuildOptions
     from export.embed import parse_embedding
     from export.pipeline import ExportOptions
     from export.run import ExportRequest, export_model
@@ -62,7 +66,8 @@ def export(
         opset=opset, embedding=parse_embedding(embed_preprocessing, input_size, output_kind), precision=precision,
         runtime=runtime, quantization_images=quantization_images,
         engine=engine, capabilities=tuple(filter(None, capability.split(","))),
-        engine_precisions=tuple(engine_precision.split(",")), profile=batch, eval_images=eval_images,
+        engine_precisions=tuple(filter(None, engine_precision.split(","))), profile=batch,
+        build=BuildOptions(builder_optimization_level, version_compatible, hardware_compatible), eval_images=eval_images,
         allow_parity_failure=allow_parity_failure, force=force,
     )  # fmt: skip
     settings = {name: value for name, value in given.items() if value is not None} | assignments(setting or ())
@@ -88,7 +93,9 @@ def _summarise(bundle: Bundle) -> None:
             f"{loss.stage} ({loss.after}): {0 - loss.lost_points:+.2f} points, {loss.flips:,} classes changed, logits by {loss.logit_error:.1%}"
         )
     for record in bundle.engine_records():
-        say(f"{record.file}: {record.runtime} {record.capability} {record.precision}, built in {record.build_seconds:.1f} s")
+        say(
+            f"{record.file}: {record.runtime} {record.capability} {record.precision}, {'reused' if record.reused else f'built in {record.build_seconds:.1f} s'}"
+        )
 
 
 def _record(bundle: Bundle) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def parity(
     from vitnla.common.errors import VerdictError
 
     chosen = targets(runtime, provider)
-    pairs = [(bundle, target) for bundle in open_bundles(bundles) for target in chosen]
+    pairs = [(bundle, one) for bundle in open_bundles(bundles) for target in chosen for one in target.on(bundle)]
     evaluation = None if data == "none" else load_evaluation(data, count=eval_images)
     rows = []
     with bar("parity") as progress:
