@@ -41,10 +41,10 @@ from vitnla.common.measures import Distillation
 from vitnla.data.dataset import Dataset, Split
 from vitnla.data.image_files import Images
 from vitnla.methods.base import Decomposition
-from vitnla.methods.none import NONE
 from vitnla.model.checkpoint import write_checkpoint
 from vitnla.model.cost import encoder_macs, encoder_parameters
 from vitnla.model.vit import VisionTransformer
+from vitnla.settings.none import NONE
 from vitnla.sources.classes import source_classes
 from vitnla.sources.description import Origin, write_description
 from vitnla.sources.model import SourceModel

@@ -19,7 +19,7 @@ from vitnla.data.dataset import Dataset
 from vitnla.data.dispatch import load_data
 from vitnla.methods import METHODS
 from vitnla.methods.base import Decomposition, Method, make_config
-from vitnla.methods.none import NONE
+from vitnla.settings.none import NONE
 from vitnla.sources.description import Origin
 from vitnla.sources.dispatch import load_dense, load_model
 from vitnla.sources.model import SourceModel
