@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import onnx
 
+from vitnla.data.preprocessing import Preprocessing
 from vitnla.model.config import LINEARS, ViTConfig
-from vitnla.sources.model import SourceModel
+
+if TYPE_CHECKING:
+    from vitnla.sources.model import SourceModel
 
 PREFIX = "vitdeploy."
 
@@ -25,16 +30,27 @@ def key_fields(source: SourceModel, config: ViTConfig, method: str, version: str
         for name in LINEARS
         if (rank := getattr(block.ranks, name)) is not None
     }
-    fields = {
+    return fields(
+        version=version, method=method, ranks=ranks, source=source.spec, source_sha256=source.sha256,
+        preprocessing=source.preprocessing, labels=source.labels,
+    )  # fmt: skip
+
+
+def fields(
+    *, version: str, method: str, ranks: Mapping[str, int], source: str, source_sha256: str,
+    preprocessing: Preprocessing, labels: Sequence[str],
+) -> dict[str, str]:  # fmt: skip
+    """The entries that `key_fields` describes."""
+    texts = {
         "version": version,
         "method": method,
-        "ranks": json.dumps(ranks),
-        "source": source.spec,
-        "source_sha256": source.sha256,
-        "preprocessing": source.preprocessing.model_dump_json(),
-        "labels": json.dumps(source.labels),
+        "ranks": json.dumps(dict(ranks)),
+        "source": source,
+        "source_sha256": source_sha256,
+        "preprocessing": preprocessing.model_dump_json(),
+        "labels": json.dumps(list(labels)),
     }
-    return {f"{PREFIX}{name}": value for name, value in fields.items()}
+    return {f"{PREFIX}{name}": value for name, value in texts.items()}
 
 
 def write_metadata(model: onnx.ModelProto, fields: dict[str, str]) -> None:

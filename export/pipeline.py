@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from export.metadata import key_fields, write_metadata
 from export.online import IMAGES as ONLINE_IMAGES
 from export.online import online_form, require_faithful
 from export.simplify import simplify
+from export.steps import REFERENCE_IMAGES, counter, evaluation_split, file_hashes, require_parity, spread, tool_versions
 from export.storage import save_model
 from export.trace import BATCH, DEFAULT_OPSET, INPUT, OUTPUT, check_opset, trace
 from export.verify import OnnxModel, accuracy, classify, measure_parity, torch_logits
@@ -31,15 +31,13 @@ from runtime.bundle import (
     Bundle,
     Graph,
     Manifest,
-    Parity,
     TensorSpec,
     open_bundle,
 )
-from vitnla.common.errors import InputError, VerdictError
-from vitnla.common.files import atomic_folder, check_free, sha256_file, write_atomically
+from vitnla.common.errors import InputError
+from vitnla.common.files import atomic_folder, check_free, write_atomically
 from vitnla.common.measures import Distillation
 from vitnla.data.dataset import Dataset, Split
-from vitnla.data.image_files import Images
 from vitnla.methods.base import Decomposition
 from vitnla.model.checkpoint import write_checkpoint
 from vitnla.model.cost import encoder_macs, encoder_parameters
@@ -49,7 +47,6 @@ from vitnla.sources.classes import source_classes
 from vitnla.sources.description import Origin, write_description
 from vitnla.sources.model import SourceModel
 
-REFERENCE_IMAGES = 8
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy")
 
 
@@ -110,18 +107,18 @@ def export_bundle(
     split, plan = check_export(source, data, options, destination)
     model, config = decomposition.model, decomposition.model.config
     with atomic_folder(destination, replace=options.force) as folder:
-        online = online_form(model, source.preprocessing(_spread(split.images, ONLINE_IMAGES)))
+        online = online_form(model, source.preprocessing(spread(split.images, ONLINE_IMAGES)))
         require_faithful(online, allowed=options.allow_parity_failure)
         fields = key_fields(source, config, method, version("vitdeploy"))
         graph = _write_graph(folder / MODEL, model, fields, options.opset, on_step)
         exported = OnnxModel(folder / MODEL)
         on_step("verifying the logits")
-        images = source.preprocessing(_spread(split.images, REFERENCE_IMAGES))
+        images = source.preprocessing(spread(split.images, REFERENCE_IMAGES))
         parity = measure_parity(exported, model, images)
-        _require_parity(parity, allowed=options.allow_parity_failure)
+        require_parity(parity, allowed=options.allow_parity_failure, reference="torch's", hint="try another --opset")
         np.savez(folder / REFERENCE, images=images, logits=torch_logits(model, images))
-        dense = source_classes(source, split, _counter("accuracy of the dense source", on_step))
-        classes = classify(exported, source.preprocessing, split.images, _counter("accuracy of the exported file", on_step))
+        dense = source_classes(source, split, counter("accuracy of the dense source", on_step))
+        classes = classify(exported, source.preprocessing, split.images, counter("accuracy of the exported file", on_step))
         np.savez_compressed(folder / PREDICTIONS, dense=dense, exported=classes)
         origin = None if method == NONE else Origin(
             source=source.spec, source_sha256=source.sha256, method=method, method_config=method_config,
@@ -140,7 +137,7 @@ def export_bundle(
             output=TensorSpec(name=OUTPUT, dtype="float32", shape=(BATCH, config.classes)),
             preprocessing=source.preprocessing.model_dump(mode="json"), labels=source.labels,
             accuracy=accuracy(options.eval_split, split, classes, dense), parity=parity, online=online, distillation=distillation, graph=graph,
-            tools=_tools(), files=_hashes(folder),
+            tools=tool_versions(_TOOLS), files=file_hashes(folder),
         )  # fmt: skip
         write_atomically(folder / MANIFEST, manifest.to_json())
     return open_bundle(destination)
@@ -154,16 +151,7 @@ def check_export(
     if options.precision != "fp32":
         raise InputError(f"expected precision fp32, got '{options.precision}'", "the graph is fp32; engines can also be fp16")
     check_free(destination, replace=options.force)
-    classes = source.model.config.classes
-    if len(data.labels) != classes:
-        raise InputError(f"the model has {classes} classes, but data '{data.name}' has {len(data.labels)}", "choose other data")
-    split = data.split(options.eval_split)
-    if options.eval_images is not None:
-        split = split.head(options.eval_images)
-    if not len(split):
-        raise InputError(
-            f"split '{options.eval_split}' of data '{data.name}' holds no images to evaluate on", "choose other data"
-        )
+    split = evaluation_split(data, source.model.config.classes, options.eval_split, options.eval_images)
     return split, plan_engines(options.engine, options.capabilities, options.engine_precisions, options.profile)
 
 
@@ -190,32 +178,3 @@ def _write_checkpoint(folder: Path, model: VisionTransformer, source: SourceMode
     folder.mkdir()
     write_checkpoint(model, folder)
     write_description(folder, source.preprocessing, source.labels, origin)
-
-
-def _counter(what: str, on_step: Callable[[str], None]) -> Callable[[int, int], None]:
-    return lambda done, total: on_step(f"{what}: {done} of {total} images")
-
-
-def _require_parity(parity: Parity, *, allowed: bool) -> None:
-    if not np.isfinite(parity.max_rel):
-        hint = "the weights overflow fp32, or the exporter is at fault; no bundle can be made of this model"
-        raise VerdictError("the logits hold NaN or infinity", hint)
-    if not parity.met and not allowed:
-        raise VerdictError(
-            f"the logits differ from torch's by {parity.max_rel:.1e} of the largest, expected at most {parity.tolerance:.0e}",
-            "try another --opset; --allow-parity-failure writes the bundle all the same and marks it",
-        )
-
-
-def _spread(images: Images, count: int) -> Images:
-    """`count` images from the whole length of a split, so that classes stored in order are all met."""
-    return images[np.linspace(0, len(images) - 1, count).round().astype(np.int64)]
-
-
-def _tools() -> dict[str, str]:
-    versions = {name: version(name) for name in _TOOLS}
-    return {"vitdeploy": version("vitdeploy"), "python": platform.python_version(), **versions}
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    return {file.relative_to(folder).as_posix(): sha256_file(file) for file in sorted(folder.rglob("*")) if file.is_file()}

@@ -9,16 +9,16 @@ from typing import Any
 
 from export.latency import cached_latency
 from export.pipeline import ExportOptions, check_export, export_bundle
+from export.steps import default_name
 from runtime.bundle import Bundle
 from runtime.machine import usable_cores
 from vitnla.allocation.latency import LatencyModel
 from vitnla.calibration.cached import cached_statistics
 from vitnla.calibration.statistics import Statistics
-from vitnla.common.schema import Record
 from vitnla.data.dataset import Dataset
 from vitnla.data.dispatch import load_data
 from vitnla.methods import METHODS
-from vitnla.methods.base import Decomposition, Method, make_config
+from vitnla.methods.base import Decomposition, make_config
 from vitnla.settings.none import NONE
 from vitnla.sources.description import Origin
 from vitnla.sources.dispatch import load_dense, load_model
@@ -57,7 +57,7 @@ def export_model(request: ExportRequest, on_step: Callable[[str], None]) -> Bund
     source = load_model(request.model)
     if source.origin is not None and method.name == NONE:
         return _export_as_it_is(request, source, source.origin, on_step)
-    destination = request.output or Path("artifacts") / default_name(request.model, method, config)
+    destination = request.output or Path("artifacts") / default_name(request.model, method.name, config)
     on_step(f"loading data {request.data}")
     data = load_data(request.data)
     check_export(source, data, request.options, destination)
@@ -75,7 +75,7 @@ def export_model(request: ExportRequest, on_step: Callable[[str], None]) -> Bund
 def _export_as_it_is(request: ExportRequest, stored: SourceModel, origin: Origin, on_step: Callable[[str], None]) -> Bundle:
     """Export a model that was decomposed, and perhaps distilled, before: its costs and answers stay relative to the dense one."""
     method = METHODS[origin.method]
-    name = default_name(request.model, method, make_config(method, origin.method_config))
+    name = default_name(request.model, method.name, make_config(method, origin.method_config))
     dense = load_dense(origin)
     on_step(f"loading data {request.data}")
     return export_bundle(
@@ -83,13 +83,6 @@ def _export_as_it_is(request: ExportRequest, stored: SourceModel, origin: Origin
         data=load_data(request.data), destination=request.output or Path("artifacts") / name, options=request.options,
         command=request.command, distillation=origin.distillation, on_step=on_step,
     )  # fmt: skip
-
-
-def default_name(spec: str, method: Method[Any], config: Record) -> str:
-    """A bundle's name from its model, its method and the settings that are not the default, such as `demo-svd-0.65`."""
-    words = [Path(spec.partition(":")[2] or spec).name, method.name]
-    words += [str(value) for value in config.model_dump(exclude_defaults=True).values() if not isinstance(value, dict)]
-    return "-".join(words)
 
 
 def _time_operators(source: SourceModel, request: ExportRequest, on_step: Callable[[str], None]) -> LatencyModel:

@@ -21,9 +21,17 @@ MANIFEST, MODEL, CHECKPOINT = "manifest.json", "model.onnx", "checkpoint"
 REFERENCE, PREDICTIONS = "reference.npz", "predictions.npz"
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
+Reference = Literal["torch", "original-onnx", "rewritten-onnx"]
+"""`torch`: the fp32 torch model. Of a graph that was given as ONNX, ONNX Runtime without its optimisations, on the CPU:
+`original-onnx`, on that graph as it was given, where the method changed nothing; `rewritten-onnx`, on the decomposed graph as it
+was in memory, where logits have to differ from the original's. There `accuracy.agreement` tells how far the two are apart."""
+
 
 class Parity(Record):
-    """Largest |onnx - torch| / max |torch| over the logits of the batches tried, against the tolerance."""
+    """Largest |onnx - reference| / max |reference| over the logits of the batches tried, against the tolerance.
+
+    The reference is what `Manifest.reference` names.
+    """
 
     max_rel: float
     tolerance: float
@@ -47,7 +55,7 @@ class OnlineForm(Record):
 
 
 class TensorSpec(Record):
-    """Name, element type and shape of a graph input or output; the first axis is the batch and is dynamic."""
+    """Name, element type and shape of a graph input or output; the first axis is the batch, a number where that is fixed."""
 
     name: str
     dtype: str
@@ -75,8 +83,8 @@ class Manifest(Record):
     data: str
     method: str
     method_config: dict[str, Any]
-    model: dict[str, Any]
-    """The `ViTConfig`, as JSON."""
+    model: dict[str, Any] | None
+    """The `ViTConfig`, as JSON; null for a graph that was given as ONNX, of which there is no model in torch."""
     layers: tuple[LayerRow, ...]
     macs: Cost
     parameters: Cost
@@ -87,6 +95,8 @@ class Manifest(Record):
     labels: tuple[str, ...]
     accuracy: Accuracy
     parity: Parity
+    reference: Reference = "torch"
+    """Whose logits `reference.npz` holds and `parity` is about."""
     online: OnlineForm | None = None
     distillation: Distillation | None = None
     graph: Graph
@@ -112,6 +122,12 @@ class Bundle:
         """The ONNX file."""
         return self.folder / MODEL
 
+    @property
+    def fixed_batch(self) -> int | None:
+        """The only batch size that the graph runs at; `None` for any."""
+        batch = self.manifest.input.shape[0]
+        return batch if isinstance(batch, int) else None
+
     def model_bytes(self) -> int:
         """Size of the ONNX model on disk, external data included."""
         return sum(file.stat().st_size for file in self.folder.glob(f"{MODEL}*"))
@@ -121,12 +137,12 @@ class Bundle:
         return read_records(self.folder)
 
     def reference(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Reference images [8, C, H, W] and the fp32 torch logits [8, classes] for them."""
+        """Reference images [8, C, H, W] and the fp32 logits [8, classes] for them, of what `manifest.reference` names."""
         with np.load(self.folder / REFERENCE, allow_pickle=False) as arrays:
             return arrays["images"], arrays["logits"]
 
     def dense_predictions(self) -> NDArray[np.int64]:
-        """Classes [N] that the dense fp32 torch source gave the images of `manifest.accuracy`, for agreement without torch."""
+        """Classes [N] that the dense fp32 source gave the images of `manifest.accuracy`, for agreement without torch."""
         with np.load(self.folder / PREDICTIONS, allow_pickle=False) as arrays:
             classes: NDArray[np.int64] = arrays["dense"]
         return classes

@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitnla.cli.output import Json, assignments, command_line, emit, say, status
+from vitnla.cli.output import Json, assignments, command_line, emit, numbers, say, status
+from vitnla.common.errors import InputError
 
 if TYPE_CHECKING:
     from runtime.bundle import Bundle
 
-_METHOD, _BUNDLE, _ENGINE, _CHECK = "Method", "Bundle", "Engine", "Verification"
+_METHOD, _BUNDLE, _ENGINE, _CHECK, _ONNX = "Method", "Bundle", "Engine", "Verification", "Models of the form onnx:FILE"
+_OPSET = 20
+_REFERENCES = {"torch": "torch", "original-onnx": "the original graph", "rewritten-onnx": "the rewritten graph, not optimised"}
 
 
 def export(
-    model: Annotated[str, typer.Option(help="demo, hf:FOLDER, or a checkpoint or bundle folder.")] = "demo",
+    model: Annotated[str, typer.Option(help="demo, hf:FOLDER, onnx:FILE, or a checkpoint or bundle folder.")] = "demo",
     method: Annotated[str, typer.Option(help="Decomposition; see vitdeploy methods.", rich_help_panel=_METHOD)] = "svd",
     target_macs: Annotated[float | None, typer.Option(help="MACs of the encoder's linears to keep, in (0, 1].", rich_help_panel=_METHOD)] = None,
     target_latency: Annotated[float | None, typer.Option(help="auto: share of the blocks' predicted time to keep, in (0, 1].", rich_help_panel=_METHOD)] = None,
@@ -31,20 +34,25 @@ def export(
     eval_images: Annotated[int | None, typer.Option(min=1, help="Default: the whole test split.", rich_help_panel=_CHECK)] = None,
     allow_parity_failure: Annotated[bool, typer.Option(help="Write the bundle all the same, and mark it.", rich_help_panel=_CHECK)] = False,
     precision: Annotated[str, typer.Option(help="Of the ONNX model: fp32.", rich_help_panel=_BUNDLE)] = "fp32",
-    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 23.", rich_help_panel=_BUNDLE)] = 20,
+    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 23.", rich_help_panel=_BUNDLE)] = _OPSET,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: artifacts/MODEL-METHOD-SETTINGS.", rich_help_panel=_BUNDLE)] = None,
     force: Annotated[bool, typer.Option(help="Replace a bundle that is there.", rich_help_panel=_BUNDLE)] = False,
     engine: Annotated[str, typer.Option(help="none, trt or trt-rtx.", rich_help_panel=_ENGINE)] = "none",
     capability: Annotated[str, typer.Option(help="GPU capabilities for trt-rtx, such as SM86,SM89. Default: the library's own.", rich_help_panel=_ENGINE)] = "",
     engine_precision: Annotated[str, typer.Option(help="fp32, fp16 or both, separated by commas.", rich_help_panel=_ENGINE)] = "fp32,fp16",
     batch: Annotated[str, typer.Option(help="Batch sizes MIN:OPT:MAX of the engine.", rich_help_panel=_ENGINE)] = "1:16:64",
+    preprocessing: Annotated[Path | None, typer.Option(help="JSON file; see docs. Default: the file's metadata.", rich_help_panel=_ONNX)] = None,
+    mean: Annotated[str, typer.Option(help="Per channel, such as 0.485,0.456,0.406; with --std instead of --preprocessing.", rich_help_panel=_ONNX)] = "",
+    std: Annotated[str, typer.Option(help="Per channel.", rich_help_panel=_ONNX)] = "",
+    interpolation: Annotated[str | None, typer.Option(help="nearest, bilinear or bicubic.", rich_help_panel=_ONNX)] = None,
+    labels: Annotated[Path | None, typer.Option(help="Class names, one a line. Default: the metadata's, else the data's.", rich_help_panel=_ONNX)] = None,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Decompose a trained ViT and write it as a verified ONNX bundle."""
-    from export.pipeline import ExportOptions
-    from export.run import ExportRequest, export_model
+    from export.onnx_model.describe import Given
+    from export.onnx_model.source import PREFIX
 
-    given = {
+    cuts = {
         "target_macs": target_macs,
         "target_latency": target_latency,
         "rank": rank,
@@ -52,18 +60,47 @@ def export(
         "weighting": weighting,
         "allocation": allocation,
     }
-    options = ExportOptions(
-        opset=opset, precision=precision, engine=engine, capabilities=tuple(filter(None, capability.split(","))),
-        engine_precisions=tuple(engine_precision.split(",")), profile=batch, eval_images=eval_images,
-        allow_parity_failure=allow_parity_failure, force=force,
-    )  # fmt: skip
-    settings = {name: value for name, value in given.items() if value is not None} | assignments(setting or ())
-    request = ExportRequest(model, data, method, settings, output, options, command_line(), calibration_images, latency_batch)
-    with status() as on_step:
-        bundle = export_model(request, on_step)
+    settings = {name: value for name, value in cuts.items() if value is not None} | assignments(setting or ())
+    given = Given(
+        preprocessing, numbers(mean, "--mean") if mean else None, numbers(std, "--std") if std else None, interpolation, labels
+    )
+    if model.startswith(PREFIX):
+        from export.onnx_model.request import OnnxRequest
+        from export.onnx_model.run import export_onnx
+
+        _refuse_torch_options(opset, precision, engine)
+        graph = OnnxRequest(
+            model, data, method, settings, output, command_line(), given, eval_images=eval_images,
+            calibration_images=calibration_images, allow_parity_failure=allow_parity_failure, force=force,
+        )  # fmt: skip
+        with status() as on_step:
+            bundle = export_onnx(graph, on_step)
+    else:
+        from export.pipeline import ExportOptions
+        from export.run import ExportRequest, export_model
+
+        if given != Given():
+            hint = "other models bring their own preprocessing and class names"
+            raise InputError("--preprocessing, --mean, --std, --interpolation and --labels are for onnx:FILE", hint)
+        options = ExportOptions(
+            opset=opset, precision=precision, engine=engine, capabilities=tuple(filter(None, capability.split(","))),
+            engine_precisions=tuple(engine_precision.split(",")), profile=batch, eval_images=eval_images,
+            allow_parity_failure=allow_parity_failure, force=force,
+        )  # fmt: skip
+        request = ExportRequest(model, data, method, settings, output, options, command_line(), calibration_images, latency_batch)
+        with status() as on_step:
+            bundle = export_model(request, on_step)
     _summarise(bundle)
     if json:
         emit(_record(bundle))
+
+
+def _refuse_torch_options(opset: int, precision: str, engine: str) -> None:
+    """Options that say how a torch model becomes a graph: here there is a graph already."""
+    given = {"--opset": opset != _OPSET, "--precision": precision != "fp32", "--engine": engine != "none"}
+    if wrong := [name for name, differs in given.items() if differs]:
+        hint = "leave it out: the graph keeps its opset and float32, and engines are built from models in torch so far"
+        raise InputError(f"{' and '.join(wrong)}: not available for onnx:FILE", hint)
 
 
 def _summarise(bundle: Bundle) -> None:
@@ -73,7 +110,7 @@ def _summarise(bundle: Bundle) -> None:
         f"{bundle.folder}: {manifest.method}{', distilled' if manifest.distillation else ''}, {manifest.macs.ratio:.2f} x the dense linears' MACs, "
         f"{manifest.parameters.ratio:.2f} x their parameters, {bundle.model_bytes() / 2**20:.1f} MiB\n"
         f"top-1 {accuracy.top1:.2%} (dense {accuracy.dense_top1:.2%}) on {accuracy.images:,} {accuracy.split} images, "
-        f"agreement {accuracy.agreement:.2%}; ONNX against torch: {manifest.parity.max_rel:.1e} relative"
+        f"agreement {accuracy.agreement:.2%}; ONNX against {_REFERENCES[manifest.reference]}: {manifest.parity.max_rel:.1e} relative"
     )
     for record in bundle.engine_records():
         say(f"{record.file}: {record.runtime} {record.capability} {record.precision}, built in {record.build_seconds:.1f} s")
@@ -87,7 +124,7 @@ def _record(bundle: Bundle) -> dict[str, Any]:
         "macs": {**manifest.macs.model_dump(), "ratio": manifest.macs.ratio},
         "parameters": {**manifest.parameters.model_dump(), "ratio": manifest.parameters.ratio},
         "accuracy": manifest.accuracy.model_dump(include={"dense_top1", "top1", "agreement", "images"}),
-        "parity": {"max_rel": manifest.parity.max_rel},
+        "parity": {"max_rel": manifest.parity.max_rel, "reference": manifest.reference},
         "distillation": manifest.distillation and manifest.distillation.model_dump(),
         "engines": [
             {"path": str(bundle.folder / record.file), **record.model_dump(include={"runtime", "capability", "precision"})}
