@@ -62,7 +62,7 @@ def find_linears(model: ir.Model) -> list[GraphLinear]:
     """Every linear of the graph itself, in its order; a Gemm that scales, or transposes its input, is not one.
 
     Raises:
-        InputError: a linear is not float32; names it.
+        InputError: a linear is not float32, or not finite; names it.
     """
     found = []
     for node in model.graph:
@@ -72,6 +72,9 @@ def find_linears(model: ir.Model) -> list[GraphLinear]:
             hint = "give the model in float32; the bundle can be made smaller afterwards"
             raise InputError(f"linear '{node.name}': expected float32 weights, got {weight.dtype}", hint)
         add, at, bias = _bias(node, len(weight))
+        if not (np.isfinite(weight).all() and (bias is None or np.isfinite(bias).all())):
+            hint = "check the model it was exported from"
+            raise InputError(f"linear '{node.name}': expected finite weights, got infinity or NaN", hint)
         found.append(GraphLinear(node, add, at, Affine(weight, np.zeros(len(weight), np.float32) if bias is None else bias)))
     return found
 

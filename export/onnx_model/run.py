@@ -94,6 +94,11 @@ def _moments(
     seen = {one.linear: moments[str(one.linear.x.name)] for one in linears}
     if not weigh:
         return seen
-    images = preprocessing(split.images[: source.batch or PROBE_IMAGES])
+    whole = (
+        min(PROBE_IMAGES, len(split))
+        if source.batch is None
+        else source.batch * max(1, min(PROBE_IMAGES, len(split)) // source.batch)
+    )
+    images = preprocessing(split.images[:whole])
     weights = sensitivities(source, linears, moments, images, lambda done, total: on_step(f"weighing {done} of {total} linears"))
     return {linear: replace(found, sensitivity=weight) for (linear, found), weight in zip(seen.items(), weights, strict=True)}

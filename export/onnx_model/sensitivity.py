@@ -18,6 +18,7 @@ from vitnla.algebra.moments import Moments
 
 _RELATIVE = 1e-2
 """Noise over the root mean square of the output: small enough for the second order, far above float32's rounding."""
+_BATCH = 8
 
 
 def sensitivities(
@@ -31,24 +32,29 @@ def sensitivities(
     torch takes one backward pass.
 
     Args:
-        images: [N, C, H, W], as the graph takes them. Where its batch is fixed, N is that batch.
+        images: [N, C, H, W], as the graph takes them. Where its batch is fixed, N is a multiple of that.
     """
     noisy = source.model.clone()
     inputs = [_add_noise(noisy, one) for one in linears]
     session = GraphSession(noisy, source.batch)
     silent = {name: np.zeros((1,), np.float32) for name in inputs}
-    plain = session.run(images, [source.output], silent)[0].astype(np.float64)
-    outputs = session.run(images[: source.batch or 1], [f"{name}.of" for name in inputs], silent)
+    size = source.batch or _BATCH
+    parts = [images[start : start + size] for start in range(0, len(images), size)]
+    plain = [session.run(part, [source.output], silent)[0].astype(np.float64) for part in parts]
+    outputs = session.run(parts[0][: source.batch or 1], [f"{name}.of" for name in inputs], silent)
     shapes = {name: y.shape for name, y in zip(inputs, outputs, strict=True)}
     signs = np.random.default_rng(0)
     found = []
     for index, (name, one) in enumerate(zip(inputs, linears, strict=True)):
-        size = _scale(one, moments[str(one.linear.x.name)])
-        # The first axis is the batch, or batch and tokens in one.
-        first, *rest = shapes[name]
-        noise = size * signs.choice(np.array([-1, 1], np.float32), (first * len(images) // (source.batch or 1), *rest))
-        logits = session.run(images, [source.output], {**silent, name: noise.astype(np.float32)})[0].astype(np.float64)
-        found.append(2 * _divergence(plain, logits) / (size**2 * one.tokens * one.linear.shape[0]))
+        scale = np.float32(_scale(one, moments[str(one.linear.x.name)]))
+        first, *rest = shapes[name]  # the first axis is the batch, or batch and tokens in one
+        divergence = 0.0
+        for part, logits in zip(parts, plain, strict=True):
+            shape = (first * len(part) // (source.batch or 1), *rest)
+            noise = scale * signs.choice(np.array([-1, 1], np.float32), shape)
+            changed = session.run(part, [source.output], {**silent, name: noise})[0].astype(np.float64)
+            divergence += _divergence(logits, changed) * len(part) / len(images)
+        found.append(float(2 * divergence / (float(scale) ** 2 * one.tokens * one.linear.shape[0])))
         on_progress(index + 1, len(linears))
     return found
 
