@@ -68,7 +68,7 @@ def read_source(spec: str) -> OnnxSource:
     path = Path(spec.removeprefix(PREFIX))
     if not path.is_file():
         raise InputError(f"no file at {path} for model '{spec}'", "expected onnx:FILE")
-    model = _load(path)
+    model, files = _load(path)
     opset = model.graph.opset_imports.get("", 0)
     if opset < OLDEST_OPSET:
         hint = "export it anew with a newer opset, or convert it with onnx.version_converter"
@@ -78,19 +78,21 @@ def read_source(spec: str) -> OnnxSource:
     logits = _only(path, "output", list(model.graph.outputs))
     batch, channels, size = _image_shape(path, image)
     _require_numbers(path, model)
-    return OnnxSource(spec, _digest(path, model), model, str(image.name), str(logits.name), batch, channels, size, opset)
+    return OnnxSource(spec, _digest(files), model, str(image.name), str(logits.name), batch, channels, size, opset)
 
 
-def _load(path: Path) -> ir.Model:
+def _load(path: Path) -> tuple[ir.Model, list[Path]]:
+    """The model with all weights in memory, and the files that it came from."""
     hint = "export or copy it again, with its external data beside it"
     try:
         onnx.checker.check_model(str(path))
         model = ir.load(path)
-        for tensor in _tensors(model):
-            tensor.numpy()
+        beside = {Path(tensor.path) for tensor in _tensors(model) if isinstance(tensor, ir.ExternalTensor)}
+        # In memory, because a mapped file cannot be let go while arrays still look at it.
+        model = ir.external_data.load_to_model(model)
     except (onnx.checker.ValidationError, OSError, ValueError, TypeError, KeyError, ir.serde.SerdeError) as error:
         raise InputError(f"{path} is not a readable ONNX model: {first_line(error)}", hint) from error
-    return model
+    return model, [path, *sorted(beside)]
 
 
 def _require_operators(path: Path, model: ir.Model) -> None:
@@ -135,7 +137,6 @@ def _tensors(model: ir.Model) -> list[ir.TensorProtocol]:
     return [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
 
 
-def _digest(path: Path, model: ir.Model) -> str:
-    names = {tensor.path for tensor in _tensors(model) if isinstance(tensor, ir.ExternalTensor)}
-    hashes = [sha256_file(path), *(sha256_file(Path(name)) for name in sorted(map(str, names)))]
+def _digest(files: list[Path]) -> str:
+    hashes = [sha256_file(file) for file in files]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
