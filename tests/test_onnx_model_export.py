@@ -128,6 +128,20 @@ def test_a_fixed_batch_runs_at_that_batch_alone(
     assert "at least 3 calibration images, got 2" in capsys.readouterr().err
 
 
+def test_a_batch_that_is_dynamic_in_name_only_is_refused(
+    fixed: Path, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    def rename(model: onnx.ModelProto) -> None:
+        for value in (model.graph.input[0], model.graph.output[0]):
+            value.type.tensor_type.shape.dim[0].dim_param = "n"
+
+    path = spoilt(fixed, tmp_path / "named.onnx", rename)
+    assert run("export", "--model", f"onnx:{path}", "--data", data, *NORMAL, "-o", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert "the graph cannot run images [1, 3, 8, 8]" in error
+    assert "that the batch is really dynamic" in error
+
+
 def test_without_torch(file: Path, data: str, tmp_path: Path) -> None:
     """Neither export nor parity may import it: here it cannot be imported at all."""
     code = (

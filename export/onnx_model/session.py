@@ -56,7 +56,7 @@ class GraphSession:
         try:
             found: Arrays = self._session.run(outputs, {self._input: images, **(more or {})})
         except Exception as error:  # see above
-            hint = "check that the preprocessing makes the images that the model was exported for"
+            hint = "check the preprocessing, and that the batch is really dynamic: a Reshape may hold the number it was exported with"
             raise InputError(f"the graph cannot run images {list(images.shape)}: {first_line(error)}", hint) from error
         return found
 
