@@ -4,90 +4,30 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
 
 import onnx
 
+from export.plan import Lowering
 from export.precision import to_fp16
 from export.quantize.calibration import Calibration, input_magnitudes
 from export.quantize.linears import encoder_linears, linear_macs, name_nodes
 from export.quantize.onnxruntime_int8 import merge_biases, quantize_linears, quantize_linears_dynamically
-from export.quantize.openvino_int8 import quantize_by_nncf, require_nncf
+from export.quantize.openvino_int8 import quantize_by_nncf
 from export.quantize.sensitivity import mean_divergence, measure_sensitivity, restore, sensitive_linears
-from export.quantize.tensorrt_qdq import FP8_OPSET, insert_qdq
+from export.quantize.tensorrt_qdq import insert_qdq
 from export.storage import fits_one_file, save_model
-from runtime.bundle import Precision, Quantization
+from runtime.bundle import Quantization
 from runtime.runners.base import Logits
-from runtime.runners.registry import runner
-from vitnla.common.errors import InputError, unknown_name
 from vitnla.model.config import ViTConfig
 
-PRECISIONS: dict[str, tuple[Precision, ...]] = {
-    "ort": ("fp32", "fp16", "int8", "int8-dynamic"),
-    "openvino": ("fp32", "bf16", "int8"),
-    "trt": ("fp32", "fp16", "int8", "fp8"),
-    "trt-rtx": ("fp32", "fp16", "int8", "fp8"),
-}
-"""What each runtime computes in. OpenVINO's bf16 is a hint, not a graph; an engine in bf16 is made of an fp32 bundle."""
 NEGLIGIBLE = 0.02
 """Mean KL divergence, in nats, up to which INT8 is not looked into further: at 0.008, DINOv2 ViT-S/14 lost no point."""
 _RELIEF = 0.8
 """Linears are kept in float only if together they bring the divergence below this share of what it was."""
 _SENSITIVITY_IMAGES = 64
 OnStep = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Lowering:
-    """What to lower to. `runtime` decides the tool and the scheme."""
-
-    precision: Precision
-    runtime: str
-
-    @property
-    def changes_graph(self) -> bool:
-        """Whether the graph becomes another one."""
-        return self.precision not in ("fp32", "bf16")
-
-    @property
-    def needs_its_runtime(self) -> bool:
-        """Whether ONNX Runtime on the CPU cannot say what the runtime will answer, and the runtime can be asked here."""
-        return self.runtime == "openvino" and self.precision != "fp32"
-
-    @property
-    def calibrates(self) -> bool:
-        """Whether it needs images."""
-        return self.precision in ("int8", "fp8")
-
-
-def plan_lowering(precision: str, runtime: str, opset: int) -> Lowering:
-    """Check what was asked for, before any long work.
-
-    Raises:
-        InputError: the runtime does not compute in that precision, or the opset cannot express it.
-        MissingDependencyError: the tool is absent.
-    """
-    if precision not in (known := get_args(Precision)):
-        raise unknown_name("precision", precision, known)
-    if runtime not in PRECISIONS:
-        raise unknown_name("runtime to export for", runtime, PRECISIONS)
-    plan = Lowering(precision, runtime)  # type: ignore[arg-type]  # it is one of the literals, as was just checked
-    if plan.precision not in PRECISIONS[runtime]:
-        able = [name for name, precisions in PRECISIONS.items() if plan.precision in precisions]
-        hint = f"--runtime {' or '.join(able)}" if able else "leave it fp32"
-        if precision == "bf16" and runtime.startswith("trt"):
-            hint = "leave it fp32, and compile with --engine-precision bf16"
-        raise InputError(f"'{runtime}' computes in {', '.join(PRECISIONS[runtime])} here, not in {precision}", hint)
-    if precision == "fp8" and opset < FP8_OPSET:
-        raise InputError(f"fp8 needs opset {FP8_OPSET} or later, got {opset}", f"--opset {FP8_OPSET}")
-    if plan.calibrates and runtime == "openvino":
-        require_nncf()
-    if plan.needs_its_runtime:
-        runner(runtime).availability().require(runtime)
-    return plan
 
 
 def lower(path: Path, plan: Lowering, config: ViTConfig, calibration: Calibration, on_step: OnStep) -> Quantization | None:

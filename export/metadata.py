@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 
 from vitnla.common.files import write_atomically
+from vitnla.data.preprocessing import Preprocessing
 from vitnla.model.config import LINEARS, ViTConfig
-from vitnla.sources.model import SourceModel
+
+if TYPE_CHECKING:
+    from vitnla.sources.model import SourceModel
 
 PREFIX = "vitdeploy."
 
@@ -34,18 +39,29 @@ def key_fields(source: SourceModel, config: ViTConfig, method: str, version: str
         for index, block in enumerate(config.blocks)
         for name, shape in block.linear_shapes(config.dim).items()
     }
-    fields = {
+    return fields(
+        version=version, method=method, ranks=ranks, widths=widths, source=source.spec, source_sha256=source.sha256,
+        preprocessing=source.preprocessing, embedded=embedded, labels=source.labels,
+    )  # fmt: skip
+
+
+def fields(
+    *, version: str, method: str, ranks: Mapping[str, int], widths: Mapping[str, tuple[int, int]], source: str,
+    source_sha256: str, preprocessing: Preprocessing, labels: Sequence[str], embedded: bool = False,
+) -> dict[str, str]:  # fmt: skip
+    """The entries that `key_fields` describes."""
+    texts = {
         "version": version,
         "method": method,
-        "ranks": json.dumps(ranks),
-        "widths": json.dumps(widths),
-        "source": source.spec,
-        "source_sha256": source.sha256,
-        "preprocessing": source.preprocessing.model_dump_json(),
+        "ranks": json.dumps(dict(ranks)),
+        "widths": json.dumps(dict(widths)),
+        "source": source,
+        "source_sha256": source_sha256,
+        "preprocessing": preprocessing.model_dump_json(),
         "embedded": json.dumps(embedded),
-        "labels": json.dumps(source.labels),
+        "labels": json.dumps(list(labels)),
     }
-    return {f"{PREFIX}{name}": value for name, value in fields.items()}
+    return {f"{PREFIX}{name}": value for name, value in texts.items()}
 
 
 def write_metadata(model: onnx.ModelProto, fields: dict[str, str]) -> None:

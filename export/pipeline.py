@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,14 +20,15 @@ from export.engine import EnginePlan, build_engines, plan_engines
 from export.guards import check_graph
 from export.inspect import low_rank_pairs, operator_counts
 from export.journey import Answers, Journey, Stage
-from export.lowering import Lowering, lower, plan_lowering
+from export.lowering import lower
 from export.metadata import key_fields, write_metadata, write_metadata_into
 from export.online import IMAGES as ONLINE_IMAGES
 from export.online import online_form, require_faithful
+from export.plan import FP8_OPSET, Lowering, plan_lowering
 from export.preparation import Prepare, preparation
 from export.quantize.calibration import Calibration
-from export.quantize.tensorrt_qdq import FP8_OPSET
 from export.simplify import simplify
+from export.steps import REFERENCE_IMAGES, counter, evaluation_split, file_hashes, require_parity, spread, tool_versions
 from export.storage import save_model
 from export.trace import DEFAULT_OPSET, check_opset, trace
 from export.verify import OnnxModel, as_logits, measure_parity, runtime_model, torch_logits
@@ -42,26 +42,23 @@ from runtime.bundle import (
     Embedded,
     Graph,
     Manifest,
-    Parity,
     open_bundle,
 )
 from runtime.parity import TOLERANCES, relative_error
 from vitnla.common.errors import InputError, VerdictError
-from vitnla.common.files import atomic_folder, check_free, sha256_file, write_atomically
+from vitnla.common.files import atomic_folder, check_free, write_atomically
 from vitnla.common.measures import Distillation
 from vitnla.data.dataset import Dataset, Split
-from vitnla.data.image_files import Images
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.methods.base import Decomposition
-from vitnla.methods.none import NONE
 from vitnla.model.checkpoint import write_checkpoint
 from vitnla.model.cost import encoder_macs, encoder_parameters
 from vitnla.model.vit import VisionTransformer
+from vitnla.settings.none import NONE
 from vitnla.sources.description import Origin, write_description
 from vitnla.sources.logits import source_logits
 from vitnla.sources.model import SourceModel
 
-REFERENCE_IMAGES = 8
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy")
 
 
@@ -143,21 +140,21 @@ def export_bundle(
     specs = tensor_specs(config, options.embedding)
     prepare = preparation(source.preprocessing, specs[0])
     with atomic_folder(destination, replace=options.force) as folder:
-        online = online_form(model, source.preprocessing(_spread(split.images, ONLINE_IMAGES)))
+        online = online_form(model, source.preprocessing(spread(split.images, ONLINE_IMAGES)))
         require_faithful(online, allowed=options.allow_parity_failure)
-        images = prepare(_spread(split.images, REFERENCE_IMAGES))
+        images = prepare(spread(split.images, REFERENCE_IMAGES))
         exact, embedded = _exact(source.preprocessing, model, images, options.embedding)
         fields = key_fields(source, config, method, version("vitdeploy"), embedded=embedded is not None)
         graph = _write_graph(folder / MODEL, model, fields, source.preprocessing, options, on_step)
         exported = OnnxModel(folder / MODEL)
         on_step("verifying the logits")
         parity = measure_parity(exported, exact, images)
-        _require_parity(parity, allowed=options.allow_parity_failure)
+        require_parity(parity, allowed=options.allow_parity_failure, reference="torch's", hint="try another --opset")
         np.savez(folder / REFERENCE, images=images, logits=torch_logits(exact, images))
-        dense = Answers("dense, torch fp32", source_logits(source, split, _counter("accuracy of the dense source", on_step)))
+        dense = Answers("dense, torch fp32", source_logits(source, split, counter("accuracy of the dense source", on_step)))
         read = as_logits(embedded.output if embedded else "logits")
         journey = Journey(prepare, split, dense)
-        by, count = f"{method}, ONNX Runtime fp32", _counter("accuracy of the exported file", on_step)
+        by, count = f"{method}, ONNX Runtime fp32", counter("accuracy of the exported file", on_step)
         journey.go("decomposition", by, lambda batch: read(exported(batch)), count)
         quantization = precision_error = None
         if lowering.changes_graph:
@@ -166,7 +163,7 @@ def export_bundle(
             write_metadata_into(folder / MODEL, fields)
             lowered = OnnxModel(folder / MODEL)
             precision_error = _require_precision(lowered, folder / REFERENCE, lowering, allowed=options.allow_parity_failure)
-            by, count = f"{method}, ONNX Runtime {lowering.precision}", _counter(f"accuracy in {lowering.precision}", on_step)
+            by, count = f"{method}, ONNX Runtime {lowering.precision}", counter(f"accuracy in {lowering.precision}", on_step)
             journey.go("precision", by, lambda batch: read(lowered(batch)), count)
         origin = None if method == NONE else Origin(
             source=source.spec, source_sha256=source.sha256, method=method, method_config=method_config,
@@ -184,17 +181,17 @@ def export_bundle(
             input=specs[0], output=specs[1],
             preprocessing=source.preprocessing.model_dump(mode="json"), embedded=embedded, labels=source.labels,
             accuracy=journey.accuracy(options.eval_split), parity=parity, precision_error=precision_error, online=online,
-            distillation=distillation, graph=graph, tools=_tools(), files={},
+            distillation=distillation, graph=graph, tools=tool_versions(_TOOLS), files={},
         )  # fmt: skip
         if lowering.needs_its_runtime:
             stage: Stage = "runtime" if lowering.changes_graph else "precision"
             with runtime_model(Bundle(folder, manifest), lowering.runtime) as deployed:
                 by = f"{method}, {lowering.runtime} {lowering.precision}"
-                count = _counter(f"accuracy on {lowering.runtime}", on_step)
+                count = counter(f"accuracy on {lowering.runtime}", on_step)
                 journey.go(stage, by, lambda batch: read(deployed(batch)), count)
         np.savez_compressed(folder / PREDICTIONS, dense=dense.classes, exported=journey.last.classes)
         accuracy = journey.accuracy(options.eval_split)
-        manifest = manifest.model_copy(update={"accuracy": accuracy, "losses": journey.stages, "files": _hashes(folder)})
+        manifest = manifest.model_copy(update={"accuracy": accuracy, "losses": journey.stages, "files": file_hashes(folder)})
         write_atomically(folder / MANIFEST, manifest.to_json())
     return open_bundle(destination)
 
@@ -206,16 +203,7 @@ def check_export(
     check_opset(options.graph_opset)
     lowering = options.lowering()
     check_free(destination, replace=options.force)
-    classes = source.model.config.classes
-    if len(data.labels) != classes:
-        raise InputError(f"the model has {classes} classes, but data '{data.name}' has {len(data.labels)}", "choose other data")
-    split = data.split(options.eval_split)
-    if options.eval_images is not None:
-        split = split.head(options.eval_images)
-    if not len(split):
-        raise InputError(
-            f"split '{options.eval_split}' of data '{data.name}' holds no images to evaluate on", "choose other data"
-        )
+    split = evaluation_split(data, source.model.config.classes, options.eval_split, options.eval_images)
     if lowering.calibrates and not len(data.split("calibration")):
         raise InputError(f"{lowering.precision} needs calibration images, and data '{data.name}' has none", "choose other data")
     plan = plan_engines(
@@ -249,7 +237,7 @@ def _write_graph(
 def _calibration_images(prepare: Prepare, data: Dataset, options: ExportOptions, lowering: Lowering) -> NDArray[Any]:
     images = data.split("calibration").images
     count = min(options.quantization_images, len(images)) if lowering.calibrates else 0
-    return prepare(_spread(images, count)) if count else np.empty((0,), np.float32)
+    return prepare(spread(images, count)) if count else np.empty((0,), np.float32)
 
 
 def _require_precision(lowered: OnnxModel, reference: Path, lowering: Lowering, *, allowed: bool) -> float:
@@ -280,32 +268,3 @@ def _write_checkpoint(folder: Path, model: VisionTransformer, source: SourceMode
     folder.mkdir()
     write_checkpoint(model, folder)
     write_description(folder, source.preprocessing, source.labels, origin)
-
-
-def _counter(what: str, on_step: Callable[[str], None]) -> Callable[[int, int], None]:
-    return lambda done, total: on_step(f"{what}: {done} of {total} images")
-
-
-def _require_parity(parity: Parity, *, allowed: bool) -> None:
-    if not np.isfinite(parity.max_rel):
-        hint = "the weights overflow fp32, or the exporter is at fault; no bundle can be made of this model"
-        raise VerdictError("the logits hold NaN or infinity", hint)
-    if not parity.met and not allowed:
-        raise VerdictError(
-            f"the logits differ from torch's by {parity.max_rel:.1e} of the largest, expected at most {parity.tolerance:.0e}",
-            "try another --opset; --allow-parity-failure writes the bundle all the same and marks it",
-        )
-
-
-def _spread(images: Images, count: int) -> Images:
-    """`count` images from the whole length of a split, so that classes stored in order are all met."""
-    return images[np.linspace(0, len(images) - 1, count).round().astype(np.int64)]
-
-
-def _tools() -> dict[str, str]:
-    versions = {name: version(name) for name in _TOOLS}
-    return {"vitdeploy": version("vitdeploy"), "python": platform.python_version(), **versions}
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    return {file.relative_to(folder).as_posix(): sha256_file(file) for file in sorted(folder.rglob("*")) if file.is_file()}

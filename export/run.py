@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from export.latency import cached_latency
-from export.lowering import Lowering
 from export.pipeline import ExportOptions, check_export, export_bundle
+from export.steps import default_name
 from runtime.bundle import Bundle
 from runtime.machine import usable_cores
 from vitnla.allocation.latency import LatencyModel
 from vitnla.calibration.cached import cached_statistics
 from vitnla.calibration.statistics import Statistics
-from vitnla.common.schema import Record
 from vitnla.data.dataset import Dataset
 from vitnla.data.dispatch import load_data
 from vitnla.methods import METHODS
-from vitnla.methods.base import Decomposition, Method, make_config
-from vitnla.methods.none import NONE
+from vitnla.methods.base import Decomposition, make_config
+from vitnla.settings.none import NONE
 from vitnla.sources.description import Origin
 from vitnla.sources.dispatch import load_dense, load_model
 from vitnla.sources.model import SourceModel
@@ -58,7 +57,9 @@ def export_model(request: ExportRequest, on_step: Callable[[str], None]) -> Bund
     source = load_model(request.model)
     if source.origin is not None and method.name == NONE:
         return _export_as_it_is(request, source, source.origin, on_step)
-    destination = request.output or Path("artifacts") / default_name(request.model, method, config, request.options.lowering())
+    destination = request.output or Path("artifacts") / default_name(
+        request.model, method.name, config, request.options.lowering()
+    )
     on_step(f"loading data {request.data}")
     data = load_data(request.data)
     check_export(source, data, request.options, destination)
@@ -76,7 +77,8 @@ def export_model(request: ExportRequest, on_step: Callable[[str], None]) -> Bund
 def _export_as_it_is(request: ExportRequest, stored: SourceModel, origin: Origin, on_step: Callable[[str], None]) -> Bundle:
     """Export a model that was decomposed, and perhaps distilled, before: its costs and answers stay relative to the dense one."""
     method = METHODS[origin.method]
-    name = default_name(request.model, method, make_config(method, origin.method_config), request.options.lowering())
+    config = make_config(method, origin.method_config)
+    name = default_name(request.model, method.name, config, request.options.lowering())
     dense = load_dense(origin)
     on_step(f"loading data {request.data}")
     return export_bundle(
@@ -84,16 +86,6 @@ def _export_as_it_is(request: ExportRequest, stored: SourceModel, origin: Origin
         data=load_data(request.data), destination=request.output or Path("artifacts") / name, options=request.options,
         command=request.command, distillation=origin.distillation, on_step=on_step,
     )  # fmt: skip
-
-
-def default_name(spec: str, method: Method[Any], config: Record, lowering: Lowering) -> str:
-    """A bundle's name from its model, its method, the settings that are not the default, and its precision where that is not
-    fp32, such as `demo-svd-0.65-int8`."""
-    words = [Path(spec.partition(":")[2] or spec).name, method.name]
-    words += [str(value) for value in config.model_dump(exclude_defaults=True).values() if not isinstance(value, dict)]
-    if lowering.precision != "fp32":
-        words += [lowering.precision, *([] if lowering.runtime == "ort" else [lowering.runtime])]
-    return "-".join(words)
 
 
 def _time_operators(source: SourceModel, request: ExportRequest, on_step: Callable[[str], None]) -> LatencyModel:

@@ -17,7 +17,7 @@ from export.embed import Embedding
 from export.embedded_model import EmbeddedViT
 from runtime.bundle import CHECKPOINT, Bundle
 from runtime.runners.base import Availability, Images, Logits, RunOptions, Session
-from vitnla.common.errors import MissingDependencyError
+from vitnla.common.errors import InputError, MissingDependencyError
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.model import load_checkpoint
 
@@ -48,7 +48,7 @@ class TorchRunner:
         """Load the bundle's checkpoint.
 
         Raises:
-            InputError: the checkpoint is missing or damaged.
+            InputError: the checkpoint is missing or damaged, or the bundle was made without one.
         """
         return TorchSession(self.name, bundle, options)
 
@@ -85,6 +85,9 @@ class TorchSession(Session):
 
     def __init__(self, runner: str, bundle: Bundle, options: RunOptions, compile_model: Callable[..., Any] | None = None) -> None:
         super().__init__(runner, bundle)
+        if bundle.manifest.model is None:
+            found = f"{runner}: bundle '{bundle.name}' was made from an ONNX file, so there is no torch model to run"
+            raise InputError(found, "use --runtime ort or openvino")
         torch.set_num_threads(options.threads)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._compiled = compile_model is not None

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
-import torch
-from torch import nn
 
 from export.preparation import Prepare
-from export.trace import INPUT
 from runtime.bundle import Bundle, Parity
 from runtime.machine import usable_cores
 from runtime.parity import relative_error
 from runtime.runners.base import Images, Logits, RunOptions
 from runtime.runners.registry import runner
 from vitnla.data.image_files import Images as Pixels
+
+if TYPE_CHECKING:
+    from torch import nn
 
 BATCHES, TOLERANCE = (1, 2, 7), 1e-4
 _BATCH = 50
@@ -32,16 +34,19 @@ class OnnxModel:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
 
     def __call__(self, images: Images) -> Logits:
         """Images as the graph takes them -> logits [B, classes]."""
-        return np.asarray(self._session.run(None, {INPUT: images})[0], np.float32)
+        return np.asarray(self._session.run(None, {self._input: images})[0], np.float32)
 
 
-@torch.inference_mode()
 def torch_logits(model: nn.Module, images: Images) -> Logits:
     """The reference: float32 logits [B, classes] of torch on the CPU."""
-    logits: Logits = model.cpu().eval()(torch.from_numpy(images)).numpy()
+    import torch  # an ONNX file is verified without it
+
+    with torch.inference_mode():
+        logits: Logits = model.cpu().eval()(torch.from_numpy(images)).numpy()
     return logits
 
 
@@ -49,9 +54,17 @@ def measure_parity(
     onnx_model: Callable[[Images], Logits], model: nn.Module, images: Images,
     batches: tuple[int, ...] = BATCHES, tolerance: float = TOLERANCE,
 ) -> Parity:  # fmt: skip
+    """Compare logits with torch's, see `compare`."""
+    return compare(onnx_model, partial(torch_logits, model), images, batches, tolerance)
+
+
+def compare(
+    onnx_model: Callable[[Images], Logits], reference: Callable[[Images], Logits], images: Images,
+    batches: tuple[int, ...] = BATCHES, tolerance: float = TOLERANCE,
+) -> Parity:  # fmt: skip
     """Compare logits at each batch size, on the first of N `images`; fewer images than a batch are repeated."""
     repeated: Images = np.resize(images, (max(*batches, len(images)), *images.shape[1:]))
-    errors = [relative_error(onnx_model(repeated[:batch]), torch_logits(model, repeated[:batch])) for batch in batches]
+    errors = [relative_error(onnx_model(repeated[:batch]), reference(repeated[:batch])) for batch in batches]
     return Parity(max_rel=max(errors), tolerance=tolerance, batches=batches)
 
 

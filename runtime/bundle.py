@@ -21,9 +21,17 @@ MANIFEST, MODEL, CHECKPOINT = "manifest.json", "model.onnx", "checkpoint"
 REFERENCE, PREDICTIONS = "reference.npz", "predictions.npz"
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-dynamic", "fp8"]
 
+Reference = Literal["torch", "original-onnx", "rewritten-onnx"]
+"""`torch`: the fp32 torch model. Of a graph that was given as ONNX, ONNX Runtime without its optimisations, on the CPU:
+`original-onnx`, on that graph as it was given, where the method changed nothing; `rewritten-onnx`, on the decomposed graph as it
+was in memory, where logits have to differ from the original's. There `accuracy.agreement` tells how far the two are apart."""
+
 
 class Parity(Record):
-    """Largest |onnx - torch| / max |torch| over the logits of the batches tried, against the tolerance."""
+    """Largest |onnx - reference| / max |reference| over the logits of the batches tried, against the tolerance.
+
+    The reference is what `Manifest.reference` names.
+    """
 
     max_rel: float
     tolerance: float
@@ -64,7 +72,7 @@ class Quantization(Record):
 
 
 class TensorSpec(Record):
-    """Name, element type and shape of a graph input or output; the first axis is the batch and is dynamic."""
+    """Name, element type and shape of a graph input or output; the first axis is the batch, a number where that is fixed."""
 
     name: str
     dtype: str
@@ -100,8 +108,8 @@ class Manifest(Record):
     data: str
     method: str
     method_config: dict[str, Any]
-    model: dict[str, Any]
-    """The `ViTConfig`, as JSON."""
+    model: dict[str, Any] | None
+    """The `ViTConfig`, as JSON; null for a graph that was given as ONNX, of which there is no model in torch."""
     layers: tuple[LayerRow, ...]
     macs: Cost
     parameters: Cost
@@ -119,9 +127,11 @@ class Manifest(Record):
     losses: tuple[LossStage, ...] = ()
     """What each step from the dense source to this model lost: decomposition, then precision, then runtime."""
     parity: Parity
-    """Of the graph before its precision was lowered, against torch; `precision_error` is that of the file that was written."""
+    """Of the graph before its precision was lowered; `precision_error` is that of the file that was written."""
     precision_error: float | None = None
-    """Largest |logit - fp32 torch logit| / max |fp32 torch logit| of the lowered graph, over the reference images."""
+    """Largest |logit - fp32 reference logit| / max |fp32 reference logit| of the lowered graph, over the reference images."""
+    reference: Reference = "torch"
+    """Whose logits `reference.npz` holds and `parity` is about."""
     online: OnlineForm | None = None
     distillation: Distillation | None = None
     graph: Graph
@@ -147,6 +157,12 @@ class Bundle:
         """The ONNX file."""
         return self.folder / MODEL
 
+    @property
+    def fixed_batch(self) -> int | None:
+        """The only batch size that the graph runs at; `None` for any."""
+        batch = self.manifest.input.shape[0]
+        return batch if isinstance(batch, int) else None
+
     def model_bytes(self) -> int:
         """Size of the ONNX model on disk, external data included."""
         return sum(file.stat().st_size for file in self.folder.glob(f"{MODEL}*"))
@@ -156,12 +172,13 @@ class Bundle:
         return read_records(self.folder)
 
     def reference(self) -> tuple[NDArray[np.float32 | np.uint8], NDArray[np.float32]]:
-        """Eight reference inputs as `manifest.input` says, and what fp32 torch answers, as `manifest.output` says."""
+        """Eight reference inputs as `manifest.input` says, and the fp32 answers, as `manifest.output` says, of what
+        `manifest.reference` names."""
         with np.load(self.folder / REFERENCE, allow_pickle=False) as arrays:
             return arrays["images"], arrays["logits"]
 
     def dense_predictions(self) -> NDArray[np.int64]:
-        """Classes [N] that the dense fp32 torch source gave the images of `manifest.accuracy`, for agreement without torch."""
+        """Classes [N] that the dense fp32 source gave the images of `manifest.accuracy`, for agreement without torch."""
         with np.load(self.folder / PREDICTIONS, allow_pickle=False) as arrays:
             classes: NDArray[np.int64] = arrays["dense"]
         return classes

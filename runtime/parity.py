@@ -1,4 +1,4 @@
-"""Does a runtime give the logits and the classes that torch gave?"""
+"""Does a runtime give the logits and the classes that the reference gave: torch, or the graph that was given?"""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def check_parity(
         bundle: what to check.
         target: where to run it.
         threads: CPU threads.
-        batch: batch size of all runs.
+        batch: batch size of all runs, unless the bundle has a fixed one.
         evaluation: a labelled split.
         timeout_s: longest time for any one step.
 
@@ -92,9 +92,8 @@ def check_parity(
     )  # fmt: skip
     try:
         with Worker(timeout_s) as worker:
-            facts = worker.load(target.runtime, bundle, RunOptions(threads, target.provider, batch, precision=target.precision))[
-                "facts"
-            ]
+            options = RunOptions(threads, target.provider, bundle.fixed_batch or batch, precision=target.precision)
+            facts = worker.load(target.runtime, bundle, options)["facts"]
             return row.model_copy(update={"facts": facts, **_compare(worker, bundle), **_score(worker, bundle, evaluation)})
     except WorkerError as error:
         return row.model_copy(update={"error": error.message})

@@ -24,8 +24,8 @@ from vitnla.data.dataset import Dataset
 from vitnla.methods import Decomposition
 from vitnla.model import load_checkpoint
 from vitnla.model.predict import predict
-from vitnla.sources.classes import source_classes
 from vitnla.sources.dispatch import load_model
+from vitnla.sources.logits import source_logits
 from vitnla.sources.model import SourceModel
 
 Export = Callable[..., Bundle]
@@ -117,11 +117,11 @@ def test_dense_predictions_are_asked_for_once(
 ) -> None:
     monkeypatch.setenv("VITDEPLOY_CACHE", str(tmp_path))
     test = tiny_data.split("test")
-    first = source_classes(tiny_source, test)
-    monkeypatch.setattr("vitnla.sources.classes.predict", lambda *args, **kwargs: pytest.fail("computed again"))
-    np.testing.assert_array_equal(source_classes(tiny_source, test), first)
+    first = source_logits(tiny_source, test)
+    monkeypatch.setattr("vitnla.sources.logits.predict", lambda *args, **kwargs: pytest.fail("computed again"))
+    np.testing.assert_array_equal(source_logits(tiny_source, test), first)
     with pytest.raises(pytest.fail.Exception):
-        source_classes(replace(tiny_source, sha256="other"), test)
+        source_logits(replace(tiny_source, sha256="other"), test)
 
 
 @pytest.mark.usefixtures("quick_trace")
@@ -141,7 +141,7 @@ class TestRefusals:
         assert "mine" not in names(bundle.folder)
         assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
 
-    @pytest.mark.parametrize("step", ["classify", "write_checkpoint", "open_bundle"])
+    @pytest.mark.parametrize("step", ["measure_parity", "write_checkpoint", "open_bundle"])
     @pytest.mark.parametrize("failure", [KeyboardInterrupt(), RuntimeError("bug")])
     def test_a_failure_in_the_middle_leaves_the_old_bundle(
         self, export_to: Export, tmp_path: Path, step: str, failure: BaseException, monkeypatch: pytest.MonkeyPatch

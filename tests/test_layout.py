@@ -53,10 +53,15 @@ def test_export_knows_both_but_not_the_command_line() -> None:
     assert not [path for path in (ROOT / "export").rglob("*.py") if any(name.startswith("vitnla.cli") for name in imports(path))]
 
 
-def test_foundations_and_data_need_no_torch() -> None:
-    for folder in ("vitnla/common", "vitnla/data"):
+def test_foundations_data_and_algebra_need_no_torch() -> None:
+    for folder in ("vitnla/common", "vitnla/data", "vitnla/algebra", "vitnla/allocation", "vitnla/settings"):
         for path in (ROOT / folder).rglob("*.py"):
             assert not [name for name in imports(path) if name.split(".")[0] in {"torch", "onnx", "onnxruntime"}], path
+
+
+def test_the_path_of_an_onnx_file_names_no_torch() -> None:
+    for path in (ROOT / "export/onnx_model").rglob("*.py"):
+        assert not [name for name in imports(path) if name.split(".")[0] == "torch"], path
 
 
 @pytest.mark.parametrize("package", [vitnla, export, runtime])

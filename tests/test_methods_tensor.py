@@ -200,7 +200,9 @@ def test_without_a_rank_it_is_head_narrowing(tiny_model: VisionTransformer, stat
     for ours, theirs in zip(found.layers, reference.layers, strict=True):
         assert ours.macs == theirs.macs
         if ours.linear == "proj":
-            assert theirs.relative_error * (1 - 1e-6) <= ours.relative_error < 1.5 * theirs.relative_error
+            # Head by head nothing keeps more; errors of several heads may cancel, either way, by the signs of the coordinates.
+            assert ours.retained_energy <= theirs.retained_energy * (1 + 1e-6)
+            assert 0.95 * theirs.relative_error < ours.relative_error < 1.5 * theirs.relative_error
 
 
 def test_one_projection_is_shared_by_all_heads(tiny_model: VisionTransformer, statistics: Statistics) -> None:

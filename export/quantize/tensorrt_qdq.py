@@ -21,7 +21,6 @@ _ELEMENT: dict[Kind, tuple[np.dtype, int, float]] = {
     "fp8": (np.dtype(ml_dtypes.float8_e4m3fn), onnx.TensorProto.FLOAT8E4M3FN, 448.0),
 }
 """NumPy type, ONNX type, and the largest number that it holds."""
-FP8_OPSET = 21
 
 
 def insert_qdq(model: onnx.ModelProto, magnitudes: dict[str, float], kind: Kind) -> None:

@@ -65,17 +65,21 @@ class Session(ABC):
         self.runner = runner
         self._shape = tuple(bundle.manifest.input.shape[1:])
         self._dtype = np.dtype(bundle.manifest.input.dtype)
+        self.fixed_batch = bundle.fixed_batch
 
     def run(self, images: Images) -> Logits:
         """Images as `manifest.input` says, [B, C, H, W] float32 or [B, H, W, C] uint8 -> logits [B, classes] float32.
 
         Raises:
-            InputError: the shape or the element type is not what the bundle takes.
+            InputError: the shape or the element type is not what the bundle takes, or the batch is not the one it is fixed to.
         """
         if images.dtype != self._dtype or images.ndim != 4 or images.shape[1:] != self._shape or not len(images):
             wanted = f"{self._dtype} images [B, {', '.join(map(str, self._shape))}]"
             found = f"{images.dtype} {list(images.shape)}"
             raise InputError(f"{self.runner}: expected {wanted}, got {found}", "prepare the images as the bundle's manifest says")
+        if self.fixed_batch is not None and len(images) != self.fixed_batch:
+            found = f"{self.runner}: this graph runs at batch {self.fixed_batch} only, got {len(images)} images"
+            raise InputError(found, f"use -b {self.fixed_batch}, or export the bundle from a graph with a dynamic batch")
         return self._infer(np.ascontiguousarray(images))
 
     def run_all(self, batches: Iterable[Images]) -> None:

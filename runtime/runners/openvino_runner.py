@@ -49,7 +49,7 @@ class OpenVinoRunner:
 
 
 class OpenVinoSession(Session):
-    """A compiled model with a dynamic batch."""
+    """A compiled model, with a dynamic batch unless the graph has a fixed one."""
 
     def __init__(self, runner: str, bundle: Bundle, options: RunOptions) -> None:
         super().__init__(runner, bundle)
@@ -93,6 +93,6 @@ class OpenVinoSession(Session):
             "threads": read("INFERENCE_NUM_THREADS"),
             "streams": read("NUM_STREAMS"),
             "performance_hint": read("PERFORMANCE_HINT"),
-            "batch": "dynamic",
+            "batch": self.fixed_batch or "dynamic",
             "io": "host arrays, input shared, output copied",
         }

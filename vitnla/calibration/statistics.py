@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vitnla.algebra.moments import Moments
 from vitnla.common.errors import InputError
 from vitnla.data.image_files import Images
 from vitnla.data.preprocessing import Preprocessing
+from vitnla.linalg.border import to_array
 from vitnla.model.config import LinearName
 from vitnla.model.vit import VisionTransformer
 
@@ -36,6 +38,11 @@ class LinearStatistics:
     def covariance(self) -> Tensor:
         """[in, in] float64: gram - mean meanT."""
         return self.gram - self.mean.outer(self.mean)
+
+    @property
+    def moments(self) -> Moments:
+        """The same as arrays, without a copy."""
+        return Moments(to_array(self.gram), to_array(self.mean), self.tokens, self.sensitivity)
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitnla.cli.output import Json, assignments, command_line, emit, say, status
+from vitnla.cli.output import Json, assignments, command_line, emit, numbers, say, status
+from vitnla.common.errors import InputError
 
 if TYPE_CHECKING:
     from runtime.bundle import Bundle
 
-_METHOD, _BUNDLE, _ENGINE, _CHECK = "Method", "Bundle", "Engine", "Verification"
+_METHOD, _BUNDLE, _ENGINE, _CHECK, _ONNX = "Method", "Bundle", "Engine", "Verification", "Models of the form onnx:FILE"
+_OPSET = 20
+_REFERENCES = {"torch": "torch", "original-onnx": "the original graph", "rewritten-onnx": "the rewritten graph, not optimised"}
 
 
 def export(
-    model: Annotated[str, typer.Option(help="demo, hf:FOLDER, or a checkpoint or bundle folder.")] = "demo",
+    model: Annotated[str, typer.Option(help="demo, hf:FOLDER, onnx:FILE, or a checkpoint or bundle folder.")] = "demo",
     method: Annotated[str, typer.Option(help="Decomposition; see vitdeploy methods.", rich_help_panel=_METHOD)] = "svd",
     target_macs: Annotated[float | None, typer.Option(help="MACs of the encoder's linears to keep, in (0, 1].", rich_help_panel=_METHOD)] = None,
     target_latency: Annotated[float | None, typer.Option(help="auto: share of the blocks' predicted time to keep, in (0, 1].", rich_help_panel=_METHOD)] = None,
@@ -46,15 +49,18 @@ def export(
     version_compatible: Annotated[bool, typer.Option("--version-compatible", help="trt: later versions can load it.", rich_help_panel=_ENGINE)] = False,
     hardware_compatible: Annotated[bool, typer.Option("--hardware-compatible", help="trt: GPUs from Ampere on can load it.", rich_help_panel=_ENGINE)] = False,
     batch: Annotated[str, typer.Option(help="Batch sizes MIN:OPT:MAX of the engine.", rich_help_panel=_ENGINE)] = "1:16:64",
+    preprocessing: Annotated[Path | None, typer.Option(help="JSON file; see docs. Default: the file's metadata.", rich_help_panel=_ONNX)] = None,
+    mean: Annotated[str, typer.Option(help="Per channel, such as 0.485,0.456,0.406; with --std instead of --preprocessing.", rich_help_panel=_ONNX)] = "",
+    std: Annotated[str, typer.Option(help="Per channel.", rich_help_panel=_ONNX)] = "",
+    interpolation: Annotated[str | None, typer.Option(help="nearest, bilinear or bicubic.", rich_help_panel=_ONNX)] = None,
+    labels: Annotated[Path | None, typer.Option(help="Class names, one a line. Default: the metadata's, else the data's.", rich_help_panel=_ONNX)] = None,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Decompose a trained ViT and write it as a verified ONNX bundle."""
-    from export.compiler import BuildOptions
-    from export.embed import parse_embedding
-    from export.pipeline import ExportOptions
-    from export.run import ExportRequest, export_model
+    from export.onnx_model.describe import Given
+    from export.onnx_model.source import PREFIX
 
-    given = {
+    cuts = {
         "target_macs": target_macs,
         "target_latency": target_latency,
         "rank": rank,
@@ -62,21 +68,55 @@ def export(
         "weighting": weighting,
         "allocation": allocation,
     }
-    options = ExportOptions(
-        opset=opset, embedding=parse_embedding(embed_preprocessing, input_size, output_kind), precision=precision,
-        runtime=runtime, quantization_images=quantization_images,
-        engine=engine, capabilities=tuple(filter(None, capability.split(","))),
-        engine_precisions=tuple(filter(None, engine_precision.split(","))), profile=batch,
-        build=BuildOptions(builder_optimization_level, version_compatible, hardware_compatible), eval_images=eval_images,
-        allow_parity_failure=allow_parity_failure, force=force,
-    )  # fmt: skip
-    settings = {name: value for name, value in given.items() if value is not None} | assignments(setting or ())
-    request = ExportRequest(model, data, method, settings, output, options, command_line(), calibration_images, latency_batch)
-    with status() as on_step:
-        bundle = export_model(request, on_step)
+    settings = {name: value for name, value in cuts.items() if value is not None} | assignments(setting or ())
+    given = Given(
+        preprocessing, numbers(mean, "--mean") if mean else None, numbers(std, "--std") if std else None, interpolation, labels
+    )
+    if model.startswith(PREFIX):
+        from export.onnx_model.request import OnnxRequest
+        from export.onnx_model.run import export_onnx
+
+        _refuse_torch_options(opset, precision, engine, embed_preprocessing)
+        graph = OnnxRequest(
+            model, data, method, settings, output, command_line(), given, eval_images=eval_images,
+            calibration_images=calibration_images, allow_parity_failure=allow_parity_failure, force=force,
+        )  # fmt: skip
+        with status() as on_step:
+            bundle = export_onnx(graph, on_step)
+    else:
+        from export.compiler import BuildOptions
+        from export.embed import parse_embedding
+        from export.pipeline import ExportOptions
+        from export.run import ExportRequest, export_model
+
+        if given != Given():
+            hint = "other models bring their own preprocessing and class names"
+            raise InputError("--preprocessing, --mean, --std, --interpolation and --labels are for onnx:FILE", hint)
+        options = ExportOptions(
+            opset=opset, embedding=parse_embedding(embed_preprocessing, input_size, output_kind), precision=precision,
+            runtime=runtime, quantization_images=quantization_images,
+            engine=engine, capabilities=tuple(filter(None, capability.split(","))),
+            engine_precisions=tuple(filter(None, engine_precision.split(","))), profile=batch,
+            build=BuildOptions(builder_optimization_level, version_compatible, hardware_compatible), eval_images=eval_images,
+            allow_parity_failure=allow_parity_failure, force=force,
+        )  # fmt: skip
+        request = ExportRequest(model, data, method, settings, output, options, command_line(), calibration_images, latency_batch)
+        with status() as on_step:
+            bundle = export_model(request, on_step)
     _summarise(bundle)
     if json:
         emit(_record(bundle))
+
+
+def _refuse_torch_options(opset: int | None, precision: str, engine: str, embed: bool) -> None:
+    """Options that say how a torch model becomes a graph: here there is a graph already."""
+    given = {
+        "--opset": opset is not None, "--precision": precision != "fp32", "--engine": engine != "none",
+        "--embed-preprocessing": embed,
+    }  # fmt: skip
+    if wrong := [name for name, differs in given.items() if differs]:
+        hint = "leave it out: the graph keeps its opset and float32, and engines are built from models in torch so far"
+        raise InputError(f"{' and '.join(wrong)}: not available for onnx:FILE", hint)
 
 
 def _summarise(bundle: Bundle) -> None:
@@ -86,7 +126,7 @@ def _summarise(bundle: Bundle) -> None:
         f"{bundle.folder}: {manifest.method}{', distilled' if manifest.distillation else ''}, {manifest.macs.ratio:.2f} x the dense linears' MACs, "
         f"{manifest.parameters.ratio:.2f} x their parameters, {bundle.model_bytes() / 2**20:.1f} MiB\n"
         f"top-1 {accuracy.top1:.2%} (dense {accuracy.dense_top1:.2%}) on {accuracy.images:,} {accuracy.split} images, "
-        f"agreement {accuracy.agreement:.2%}; ONNX against torch: {manifest.parity.max_rel:.1e} relative"
+        f"agreement {accuracy.agreement:.2%}; ONNX against {_REFERENCES[manifest.reference]}: {manifest.parity.max_rel:.1e} relative"
     )
     for loss in manifest.losses:
         say(
@@ -110,7 +150,7 @@ def _record(bundle: Bundle) -> dict[str, Any]:
         "quantization": manifest.quantization and manifest.quantization.model_dump(),
         "losses": [loss.model_dump() for loss in manifest.losses],
         "accuracy": manifest.accuracy.model_dump(include={"dense_top1", "top1", "agreement", "images"}),
-        "parity": {"max_rel": manifest.parity.max_rel},
+        "parity": {"max_rel": manifest.parity.max_rel, "reference": manifest.reference},
         "distillation": manifest.distillation and manifest.distillation.model_dump(),
         "engines": [
             {"path": str(bundle.folder / record.file), **record.model_dump(include={"runtime", "capability", "precision"})}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -92,3 +93,18 @@ def integers(text: str, what: str) -> tuple[int, ...]:
     if min(numbers) < 1:
         raise InputError(f"{what}: expected at least 1, got {min(numbers)}", "such as 1,16")
     return numbers
+
+
+def numbers(text: str, what: str) -> tuple[float, ...]:
+    """Numbers separated by commas.
+
+    Raises:
+        InputError: a word is no number, or not a finite one.
+    """
+    try:
+        found = tuple(float(word) for word in text.split(","))
+    except ValueError as error:
+        raise InputError(f"{what}: expected numbers separated by commas, got '{text}'", "such as 0.485,0.456,0.406") from error
+    if not all(math.isfinite(number) for number in found):
+        raise InputError(f"{what}: expected finite numbers, got '{text}'", "such as 0.485,0.456,0.406")
+    return found

@@ -1,4 +1,4 @@
-"""Pure functions on matrices, computed in float64."""
+"""Pure functions on matrices of tensors, computed in float64; `vitnla.algebra` holds those that need no torch."""
 
 from vitnla.linalg.heads import ScoreBasis, score_basis
 from vitnla.linalg.lowrank import (

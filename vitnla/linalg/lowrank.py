@@ -1,163 +1,77 @@
-"""Best low-rank forms of a linear map y = W x, with and without the second moments of x.
-
-W is [m, n] (out, in) and C is [n, n], E[x xT] or the covariance of x. All algebra is float64; factors come back in W's
-dtype, energies in float64. Nothing here inverts C, which real activations make singular, except the reference
-`whitened_svd_factors`.
-
-Sources: Eckart & Young 1936; Hsu et al. 2022 and Wang et al. 2024 (SVD-LLM) for the whitened form; Chen et al. 2021
-(DRONE) and Yu & Wu 2023 (AFM) for the same optimum as a principal component analysis of the outputs.
-"""
+"""`vitnla.algebra.lowrank` for tensors: what is on the CPU is not copied, what is on a GPU comes back to it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
 from torch import Tensor
 
-from vitnla.common.errors import InputError
-from vitnla.linalg.symmetric import cholesky_factor
+from vitnla.algebra import lowrank as core
+from vitnla.algebra.matrices import Float64, Matrix
+from vitnla.linalg.border import to_array, to_tensor
 
-
-@dataclass(frozen=True)
-class Factors:
-    """What = U V with U: [m, r] and V: [r, n]."""
-
-    U: Tensor
-    V: Tensor
-
-    @property
-    def product(self) -> Tensor:
-        """What, [m, n]."""
-        return self.U @ self.V
-
-    @property
-    def rank(self) -> int:
-        """r, the width between the two."""
-        return self.U.shape[1]
-
-
-@dataclass(frozen=True)
-class OutputBasis:
-    """Orthonormal directions of the output, best first, and the energy of the output along each.
-
-    Args:
-        directions: [m, k] float64 with orthonormal columns, k = min(m, n); their span holds every W x.
-        energies: [k] float64, descending, not negative. Keeping the first r directions loses exactly `energies[r:].sum()`.
-    """
-
-    directions: Tensor
-    energies: Tensor
+Factors = core.Factors[Tensor]
+OutputBasis = core.OutputBasis[Tensor]
 
 
 def svd_basis(weight: Tensor) -> OutputBasis:
-    """Left singular vectors of W and its squared singular values: the basis where nothing is known of x.
-
-    Raises:
-        InputError: a weight is not finite.
-    """
-    left, values, _ = torch.linalg.svd(_float64(weight, "weight"), full_matrices=False)
-    return OutputBasis(left, values.square())
+    """See `vitnla.algebra.lowrank.svd_basis`."""
+    return _basis(core.svd_basis(to_array(weight)), weight)
 
 
 def output_basis(weight: Tensor, second_moment: Tensor) -> OutputBasis:
-    """Eigenvectors and eigenvalues of W C WT: the principal components of the outputs.
-
-    The energies equal the squared singular values of W L for any C = L LT. Where m > n, W = Q R first, and the
-    eigenvectors of the smaller R C RT are rotated back by Q.
-
-    Raises:
-        InputError: a number is not finite, or the shapes do not fit.
-    """
-    w, c = _float64(weight, "weight"), _float64(second_moment, "second moment")
-    rows, columns = w.shape
-    if c.shape != (columns, columns):
-        raise InputError(f"second moment: expected [{columns}, {columns}], got {list(c.shape)}", "calibrate this model")
-    q, r = torch.linalg.qr(w) if rows > columns else (torch.eye(rows, dtype=w.dtype, device=w.device), w)
-    output_moment = r @ c @ r.T
-    values, vectors = torch.linalg.eigh((output_moment + output_moment.T) / 2)
-    return OutputBasis(q @ vectors.flip(1), values.flip(0).clamp(min=0))
+    """See `vitnla.algebra.lowrank.output_basis`."""
+    return _basis(core.output_basis(to_array(weight), to_array(second_moment)), weight)
 
 
 def cholesky_basis(weight: Tensor, second_moment: Tensor) -> OutputBasis:
-    """The same basis by Cholesky whitening (Wang et al. 2024, SVD-LLM): C = L LT, SVD(W L) = U S VT; directions U, energies S^2.
-
-    `project` makes U_r U_rT W of it, which is their U_r S_r V_rT L^-1 but needs no inverse: a singular C, whose L is
-    singular too, is not damped.
-
-    Raises:
-        InputError: a number is not finite.
-    """
-    w = _float64(weight, "weight")
-    left, values, _ = torch.linalg.svd(w @ cholesky_factor(second_moment), full_matrices=False)
-    return OutputBasis(left, values.square())
+    """See `vitnla.algebra.lowrank.cholesky_basis`."""
+    return _basis(core.cholesky_basis(to_array(weight), to_array(second_moment)), weight)
 
 
 def project(weight: Tensor, basis: OutputBasis, rank: int) -> Factors:
-    """What = Q_r (Q_rT W), with Q_r the first `rank` directions; exact where `rank` is min(m, n).
-
-    Raises:
-        InputError: `rank` is not in 1 ... min(m, n).
-    """
-    full = basis.directions.shape[1]
-    if not 1 <= rank <= full:
-        raise InputError(f"rank: expected 1 to {full}, got {rank}", "choose a rank in that range")
-    directions = basis.directions[:, :rank]
-    return Factors(directions.to(weight.dtype), (directions.T @ weight.double()).to(weight.dtype))
+    """See `vitnla.algebra.lowrank.project`."""
+    arrays = core.OutputBasis(to_array(basis.directions), to_array(basis.energies))
+    return _factors(core.project(to_array(weight), arrays, rank), weight)
 
 
 def energies_along(weight: Tensor, directions: Tensor, second_moment: Tensor) -> Tensor:
-    """E(qT W x)^2, [k] float64, for each column q of `directions`; cutting orthonormal ones loses exactly their sum."""
-    rows = directions.T @ _float64(weight, "weight")
-    return ((rows @ second_moment.double()) * rows).sum(1).clamp(min=0)
+    """See `vitnla.algebra.lowrank.energies_along`."""
+    return to_tensor(core.energies_along(to_array(weight), to_array(directions), to_array(second_moment)), weight)
 
 
 def truncated_svd(weight: Tensor, rank: int) -> Factors:
-    """The nearest matrix of a rank in the Frobenius norm (Eckart & Young); the loss is `svd_basis(...).energies[rank:].sum()`."""
-    return project(weight, svd_basis(weight), rank)
+    """See `vitnla.algebra.lowrank.truncated_svd`."""
+    return _factors(core.truncated_svd(to_array(weight), rank), weight)
 
 
 def output_pca_factors(weight: Tensor, second_moment: Tensor, rank: int) -> Factors:
-    """The matrix of a rank with the least E|(W - What) x|^2; the loss is `output_basis(...).energies[rank:].sum()`."""
-    return project(weight, output_basis(weight, second_moment), rank)
+    """See `vitnla.algebra.lowrank.output_pca_factors`."""
+    return _factors(core.output_pca_factors(to_array(weight), to_array(second_moment), rank), weight)
 
 
 def whitened_svd_factors(weight: Tensor, second_moment: Tensor, rank: int) -> Factors:
-    """The same matrix by the textbook route: C = L LT, SVD(W L) = U S VT, What = U_r S_r V_rT L^-1.
-
-    The reference that `output_pca_factors` is tested against; it needs a positive definite C.
-
-    Raises:
-        InputError: C is not positive definite in float64.
-    """
-    w, c = _float64(weight, "weight"), _float64(second_moment, "second moment")
-    factor, failed = torch.linalg.cholesky_ex(c)
-    if failed.item():
-        hint = "use output_pca_factors, which needs no inverse"
-        raise InputError("second moment: expected a positive definite matrix, got a singular one", hint)
-    left, values, right = torch.linalg.svd(w @ factor, full_matrices=False)
-    unwhitened = torch.linalg.solve_triangular(factor, right[:rank], upper=False, left=False)
-    return Factors((left[:, :rank] * values[:rank]).to(weight.dtype), unwhitened.to(weight.dtype))
+    """See `vitnla.algebra.lowrank.whitened_svd_factors`."""
+    return _factors(core.whitened_svd_factors(to_array(weight), to_array(second_moment), rank), weight)
 
 
 def output_error(change: Tensor, second_moment: Tensor) -> float:
-    """E|D x|^2 = tr(D C DT) for a change D = W - What, [m, n]."""
-    d = change.double()
-    return max(0.0, float(((d @ second_moment.double()) * d).sum()))
+    """See `vitnla.algebra.lowrank.output_error`."""
+    return core.output_error(to_array(change), to_array(second_moment))
 
 
 def bias_correction(weight: Tensor, factors: Factors, mean: Tensor) -> Tensor:
-    """(W - What) mu, [m] float64: added to the bias, it makes the mean output exact, so that only the covariance is lost."""
-    return (weight.double() - factors.U.double() @ factors.V.double()) @ mean.double()
+    """See `vitnla.algebra.lowrank.bias_correction`."""
+    arrays = core.Factors(to_array(factors.U), to_array(factors.V))
+    return to_tensor(core.bias_correction(to_array(weight), arrays, to_array(mean)), weight)
 
 
 def retained_energy(energies: Tensor, rank: int) -> float:
-    """Share of the energy in the first `rank` directions; 1 where there is no energy at all."""
-    total = float(energies.sum())
-    return float(energies[:rank].sum()) / total if total > 0 else 1.0
+    """See `vitnla.algebra.lowrank.retained_energy`."""
+    return core.retained_energy(to_array(energies), rank)
 
 
-def _float64(matrix: Tensor, what: str) -> Tensor:
-    if not torch.isfinite(matrix).all():
-        raise InputError(f"{what}: expected finite numbers, got NaN or infinity", "check the weights and the calibration images")
-    return matrix.detach().double()
+def _basis(found: core.OutputBasis[Float64], like: Tensor) -> OutputBasis:
+    return OutputBasis(to_tensor(found.directions, like), to_tensor(found.energies, like))
+
+
+def _factors(found: core.Factors[Matrix], like: Tensor) -> Factors:
+    return Factors(to_tensor(found.U, like, like.dtype), to_tensor(found.V, like, like.dtype))

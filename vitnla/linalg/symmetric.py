@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vitnla.algebra import symmetric as core
 from vitnla.common.errors import InputError
+from vitnla.linalg.border import to_array, to_tensor
 
 
 @dataclass(frozen=True)
@@ -29,29 +31,13 @@ class SignedForm:
 
 
 def symmetric_part(matrix: Tensor) -> Tensor:
-    """(M + M^T) / 2, the nearest symmetric matrix in every norm |R^T (M - S) R|; [n, n] float64.
-
-    Raises:
-        InputError: a number is not finite, or the matrix is not square.
-    """
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise InputError(f"expected a square matrix, got {list(matrix.shape)}", "report this as a bug")
-    if not torch.isfinite(matrix).all():
-        raise InputError("expected finite numbers, got NaN or infinity", "check the weights and the calibration images")
-    wide = matrix.detach().double()
-    return (wide + wide.T) / 2
+    """See `vitnla.algebra.symmetric.symmetric_part`."""
+    return to_tensor(core.symmetric_part(to_array(matrix)), matrix)
 
 
 def cholesky_factor(matrix: Tensor) -> Tensor:
-    """Lower-triangular L, diagonal not negative, with L L^T the nearest PSD matrix; singular ones included.
-
-    By QR of its root instead of Cholesky, which breaks down where an eigenvalue is zero: S = V w V^T, (V sqrt(w))^T = Q L^T.
-    """
-    values, vectors = torch.linalg.eigh(symmetric_part(matrix))
-    _, upper = torch.linalg.qr((vectors * values.clamp(min=0).sqrt()).T)
-    flip = torch.where(upper.diagonal() < 0, -1.0, 1.0)
-    lower: Tensor = (upper * flip[:, None]).T.tril()
-    return lower
+    """See `vitnla.algebra.symmetric.cholesky_factor`."""
+    return to_tensor(core.cholesky_factor(to_array(matrix)), matrix)
 
 
 def signed_form(matrix: Tensor, second_moment: Tensor, rank: int, *, psd: bool = False) -> SignedForm:

@@ -21,9 +21,10 @@ from vitnla.methods.curves import WIDTHS, BlockCurves
 from vitnla.methods.narrowed import narrowed_model
 from vitnla.methods.refit import DAMPING, refit
 from vitnla.methods.surgery import changed_block
-from vitnla.methods.targets import require_statistics, with_default_target
+from vitnla.methods.targets import require_statistics
 from vitnla.model.config import LINEARS, BlockConfig, ViTConfig
 from vitnla.model.vit import VisionTransformer
+from vitnla.settings.targets import with_default_target
 
 DEFAULT_TARGET = 0.55
 

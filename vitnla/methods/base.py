@@ -6,14 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import ValidationError
-
 from vitnla.calibration.statistics import Statistics
-from vitnla.common.errors import InputError
 from vitnla.common.measures import LayerRow
 from vitnla.common.registry import Registry
-from vitnla.common.schema import Record, first_complaint
+from vitnla.common.schema import Record
 from vitnla.model.vit import VisionTransformer
+from vitnla.settings.fill import filled
 
 Kind = Literal["online", "deployable", "trained"]
 C = TypeVar("C", bound=Record)
@@ -46,17 +44,6 @@ METHODS: Registry[Method[Any]] = Registry("method")
 
 
 def make_config(method: Method[Any], settings: Mapping[str, Any]) -> Record:
-    """A method's config from the settings that were given.
-
-    Raises:
-        InputError: the method has no such setting, or its value is out of range.
-    """
-    for name in settings:
-        if name not in method.config.model_fields:
-            takes = ", ".join(method.config.model_fields) or "no settings"
-            raise InputError(f"method '{method.name}' has no setting '{name}'", f"it takes {takes}; see vitdeploy methods")
-    try:
-        config: Record = method.config.model_validate(dict(settings))
-    except ValidationError as error:
-        raise InputError(f"method '{method.name}': {first_complaint(error)}", "see vitdeploy export --help") from error
+    """A method's config from the settings that were given, see `vitnla.settings.fill.filled`."""
+    config: Record = filled(method.name, method.config, settings)
     return config

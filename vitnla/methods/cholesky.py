@@ -11,51 +11,16 @@ Column selection of activations by a pivoted factorisation, with the fit folded 
 
 from __future__ import annotations
 
-from typing import Any, Self
-
-from pydantic import Field, model_validator
-
 from vitnla.allocation import WidthOptions
 from vitnla.calibration.statistics import Statistics
-from vitnla.common.errors import InputError
-from vitnla.common.schema import Record
 from vitnla.methods.base import METHODS, Decomposition, Method
-from vitnla.methods.narrow_mlp import DAMPING, NarrowMlp, narrow_mlp
+from vitnla.methods.narrow_mlp import NarrowMlp, narrow_mlp
 from vitnla.methods.narrowed import narrowed_model
-from vitnla.methods.targets import Allocation, check_share, require_statistics, widths_within, with_default_target
+from vitnla.methods.targets import require_statistics
 from vitnla.model.config import ViTConfig
+from vitnla.model.cost import encoder_macs
 from vitnla.model.vit import VisionTransformer
-
-DEFAULT_TARGET_MACS = 0.7
-
-
-class CholeskyConfig(Record):
-    """How many hidden units to keep: `keep` of every block, or what `target_macs` allows (0.7 where neither is given).
-
-    `target_macs` is the share of the MACs of all encoder linears, of which the MLPs are usually two thirds.
-    """
-
-    keep: float | None = None
-    target_macs: float | None = None
-    allocation: Allocation = "uniform"
-    """How `target_macs` becomes widths: alike in all blocks, or where a first-order estimate says that they lose least."""
-    width_multiple: int = Field(default=8, ge=1)
-    """Widths are multiples of this, which GEMM kernels run best at."""
-    damping: float = Field(default=DAMPING, gt=0)
-    """Lambda, relative to the mean variance of the units kept."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_target(cls, values: Any) -> Any:
-        return with_default_target(values, ("keep",), DEFAULT_TARGET_MACS)
-
-    @model_validator(mode="after")
-    def _usable(self) -> Self:
-        if self.keep is not None and self.target_macs is not None:
-            raise InputError("expected one of keep and target_macs, got both", "leave out one")
-        check_share("keep", self.keep)
-        check_share("target_macs", self.target_macs)
-        return self
+from vitnla.settings.cholesky import CholeskyConfig, choose_widths
 
 
 def apply(model: VisionTransformer, statistics: Statistics | None, config: CholeskyConfig) -> Decomposition:
@@ -71,13 +36,9 @@ def apply(model: VisionTransformer, statistics: Statistics | None, config: Chole
 
 
 def _widths(mlps: list[NarrowMlp], shape: ViTConfig, config: CholeskyConfig) -> list[int]:
-    step = config.width_multiple
-    if config.keep is not None:
-        return [min(block.mlp_dim, max(1, round(config.keep * block.mlp_dim / step)) * step) for block in shape.blocks]
-    assert config.target_macs is not None  # for the type checker: the config fills it in
     unit = 2 * shape.dim * shape.tokens  # a row of fc1 and a column of fc2
-    layers = [WidthOptions(unit, mlp.losses.numpy()) for mlp in mlps]
-    return widths_within(layers, shape, config.target_macs, config.allocation, step)
+    layers = [WidthOptions(unit, mlp.units.losses) for mlp in mlps]
+    return choose_widths(layers, encoder_macs(shape, shape).dense, config)
 
 
 METHODS.add(

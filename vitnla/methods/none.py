@@ -5,16 +5,10 @@ from __future__ import annotations
 import copy
 
 from vitnla.calibration.statistics import Statistics
-from vitnla.common.schema import Record
 from vitnla.methods.base import METHODS, Decomposition, Method
 from vitnla.methods.rows import layer_row
 from vitnla.model.vit import VisionTransformer
-
-NONE = "none"
-
-
-class NoneConfig(Record):
-    """Nothing to choose."""
+from vitnla.settings.none import NONE, NoneConfig
 
 
 def apply(model: VisionTransformer, statistics: Statistics | None, config: NoneConfig) -> Decomposition:

@@ -22,9 +22,11 @@ from vitnla.common.schema import Record
 from vitnla.methods.base import METHODS, Decomposition, Method
 from vitnla.methods.narrow_attention import NarrowAttention, narrow_attention
 from vitnla.methods.narrowed import narrowed_model
-from vitnla.methods.targets import Allocation, check_share, require_statistics, widths_within, with_default_target
+from vitnla.methods.targets import require_statistics
 from vitnla.model.config import ViTConfig
+from vitnla.model.cost import encoder_macs
 from vitnla.model.vit import VisionTransformer
+from vitnla.settings.targets import Allocation, check_share, widths_within, with_default_target
 
 DEFAULT_TARGET_MACS = 0.85
 
@@ -84,7 +86,7 @@ def _widths(blocks: list[NarrowAttention], shape: ViTConfig, config: PcaConfig) 
         for unit, block in zip(units, blocks, strict=True)
         for losses in (block.qk_losses, block.v_losses)
     ]
-    widths = widths_within(layers, shape, config.target_macs, config.allocation, config.width_multiple)
+    widths = widths_within(layers, encoder_macs(shape, shape).dense, config.target_macs, config.allocation, config.width_multiple)
     return list(zip(widths[::2], widths[1::2], strict=True))
 
 

@@ -36,10 +36,11 @@ from vitnla.methods.base import METHODS, Decomposition, Method
 from vitnla.methods.residual_stream import fold_norms, normed_moments, read, readers, write
 from vitnla.methods.rows import layer_row, relative_error
 from vitnla.methods.surgery import dense_linear
-from vitnla.methods.targets import check_share, require_statistics, with_default_target
+from vitnla.methods.targets import require_statistics
 from vitnla.model.checkpoint import build
 from vitnla.model.config import ViTConfig
 from vitnla.model.vit import VisionTransformer
+from vitnla.settings.targets import check_share, with_default_target
 
 DEFAULT_TARGET_MACS = 0.75
 DAMPING = 1e-4

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import sys
-
 from torch import Tensor, nn
 
+from vitnla.algebra.moments import Affine
+from vitnla.algebra.moments import relative_error as moment_error
 from vitnla.calibration.statistics import LinearStatistics
 from vitnla.common.measures import LayerRow
-from vitnla.linalg import output_error
+from vitnla.linalg.border import to_array
 from vitnla.model.config import LinearName, ViTConfig
 from vitnla.model.cost import layer_macs, layer_parameters
 
@@ -33,15 +32,10 @@ def layer_row(
 
 
 def relative_error(linear: nn.Linear, weight: Tensor, bias: Tensor, moments: LinearStatistics) -> float:
-    """Root of the mean squared output error over that of predicting the mean output, both exact from the moments.
+    """See `vitnla.algebra.moments.relative_error`: of `weight` [out, in] and `bias` [out], float64, in place of `linear`."""
+    return moment_error(affine(linear), Affine(to_array(weight), to_array(bias)), moments.moments)
 
-    Args:
-        linear: the dense one.
-        weight: [out, in] float64; with `bias` [out], the map that takes its place, in terms of the same inputs.
-        moments: those of the inputs.
-    """
-    old_weight, old_bias = linear.weight.detach().double(), linear.bias.detach().double()
-    change = old_weight - weight
-    mean_error = change @ moments.mean + old_bias - bias
-    error = output_error(change, moments.covariance) + float(mean_error.square().sum())
-    return math.sqrt(error / max(output_error(old_weight, moments.covariance), sys.float_info.min))
+
+def affine(linear: nn.Linear) -> Affine:
+    """The linear as arrays, without a copy."""
+    return Affine(to_array(linear.weight), to_array(linear.bias))

@@ -1,32 +1,9 @@
-"""What methods with a budget share: the checks of its settings, and the widths that it allows."""
+"""The check that methods with calibration share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
-
-from vitnla.allocation import Untouched, WidthOptions, knapsack, uniform
 from vitnla.calibration.statistics import Statistics
 from vitnla.common.errors import InputError
-from vitnla.model.config import ViTConfig
-from vitnla.model.cost import encoder_macs
-
-Allocation = Literal["uniform", "knapsack"]
-
-
-def with_default_target(values: Any, instead: Sequence[str], target: float) -> Any:
-    """A config's values with `target_macs` where neither it nor a setting of `instead` is given: a record says what was done."""
-    names = (*instead, "target_macs")
-    if isinstance(values, Mapping) and all(values.get(name) is None for name in names):
-        return {**values, "target_macs": target}
-    return values
-
-
-def check_share(name: str, share: float | None) -> None:
-    """Refuse a share that is not above 0 and at most 1."""
-    if share is not None and not 0 < share <= 1:
-        hint = "1 keeps everything, 0.65 keeps 65 %"
-        raise InputError(f"{name}: expected a share above 0 and at most 1, got {share:g}", hint)
 
 
 def require_statistics(method: str, statistics: Statistics | None) -> Statistics:
@@ -38,17 +15,3 @@ def require_statistics(method: str, statistics: Statistics | None) -> Statistics
     if statistics is None:
         raise InputError(f"{method}: expected calibration statistics, got none", "pass calibration data with --data")
     return statistics
-
-
-def widths_within(
-    layers: Sequence[WidthOptions], config: ViTConfig, target: float, allocation: Allocation, multiple: int
-) -> list[int]:
-    """The width of each of `layers`, so that all encoder linears together keep `target` of the MACs that they have in `config`.
-
-    Raises:
-        InputError: the target cannot be attained by these layers alone; names the attainable range.
-    """
-    rest = encoder_macs(config, config).dense - sum(layer.dense_macs for layer in layers)
-    budgeted = uniform if allocation == "uniform" else knapsack
-    *chosen, _ = budgeted([*layers, Untouched(rest)], target, multiple)
-    return [layer.full if width is None else width for layer, width in zip(layers, chosen, strict=True)]

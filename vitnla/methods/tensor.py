@@ -23,10 +23,11 @@ from vitnla.methods.base import METHODS, Decomposition, Method
 from vitnla.methods.candidates import frontier
 from vitnla.methods.narrowed import narrowed_model
 from vitnla.methods.surgery import dense_linear
-from vitnla.methods.targets import check_share, require_statistics, with_default_target
+from vitnla.methods.targets import require_statistics
 from vitnla.model.config import BlockConfig, LinearName, ViTConfig
 from vitnla.model.cost import encoder_macs, layer_macs, linear_macs
 from vitnla.model.vit import VisionTransformer
+from vitnla.settings.targets import check_share, with_default_target
 
 DEFAULT_TARGET_MACS = 0.85
 MLP: tuple[LinearName, ...] = ("fc1", "fc2")

@@ -28,11 +28,19 @@ def load_model(spec: str) -> SourceModel:
     adapters: dict[str, Callable[[Path], SourceModel]] = {"hf": load_hf}
     if colon and prefix in adapters:
         return adapters[prefix](Path(rest))
+    if prefix == "onnx" and colon:
+        hint = "give the model it was exported from: a checkpoint, a bundle or hf:FOLDER"
+        raise InputError(
+            f"'{spec}' is a graph, not a model in torch; vitdeploy export takes it, with methods none, svd and cholesky", hint
+        )
     if spec == "demo":
         return _load_folder(DEMO_MODEL, spec)
     folder = Path(spec)
     if folder.is_dir():
         inside = folder / "checkpoint"  # a bundle carries the checkpoint that it was exported from
+        if (folder / "model.onnx").is_file() and not inside.is_dir():
+            hint = f"export it anew with onnx:{folder / 'model.onnx'}"
+            raise InputError(f"bundle {folder} was made from an ONNX file, so it holds no checkpoint", hint)
         return _load_folder(inside if inside.is_dir() else folder, spec)
     raise InputError(
         f"unknown model '{spec}': no such folder", "expected demo, hf:FOLDER (DINOv2), or a checkpoint or bundle folder"

@@ -1,0 +1,11 @@
+"""The settings of the baseline."""
+
+from __future__ import annotations
+
+from vitnla.common.schema import Record
+
+NONE = "none"
+
+
+class NoneConfig(Record):
+    """Nothing to choose."""
