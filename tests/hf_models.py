@@ -18,7 +18,14 @@ PROCESSOR = {
     "do_resize": True, "size": {"height": 12, "width": 12}, "resample": 3, "do_rescale": True, "rescale_factor": 1 / 255,
     "do_normalize": True, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6],
 }  # fmt: skip
-TEXT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24, "bos_token_id": 0, "eos_token_id": 1}
+TEXT = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+}
 
 
 def save_random(folder: Path, kind: str, settings: dict[str, Any], processor: dict[str, Any] | None = None) -> Any:

@@ -45,7 +45,13 @@ class TestViT(HfContract):
     cases: ClassVar = {
         "classifier": {"num_labels": 5},
         "two classes": {"num_labels": 2},
-        "other settings": {"num_labels": 5, "qkv_bias": False, "hidden_act": "gelu_new", "num_channels": 1, "layer_norm_eps": 1e-3},
+        "other settings": {
+            "num_labels": 5,
+            "qkv_bias": False,
+            "hidden_act": "gelu_new",
+            "num_channels": 1,
+            "layer_norm_eps": 1e-3,
+        },
         "smaller images": {"num_labels": 5, "processor": SMALLER},
         "with a pooler": {"kind": "ViTModel"},
     }
@@ -81,10 +87,6 @@ class TestDinov2WithRegisters(HfContract):
         "classifier": {"num_labels": 5, "num_register_tokens": 3},
         "smaller images": {"num_labels": 5, "image_size": 28, "processor": SMALLER},
     }
-
-    def outputs(self, model: Any, images: Tensor, asked: dict[str, bool]) -> Tensor:
-        """Its classifier takes the mean over registers and patches in some releases: see the test below."""
-        return super().outputs(model, images, asked)
 
 
 class TestClip(HfContract):

@@ -173,7 +173,8 @@ def _check_parts(module: Any, origin: str) -> None:
 
 def _expect(origin: str, what: str, part: object, *kinds: str) -> None:
     if (found := type(part).__name__) not in kinds:
-        raise InputError(f"{origin}: unsupported {what} {found}, expected {' or '.join(kinds)}", f"supported: {SUPPORTED}")
+        known = {"GluMlp": " (gated, as SwiGLU)", "SwiGLU": " (gated)", "SwiGLUPacked": " (gated, SwiGLU)"}.get(found, "")
+        raise InputError(f"{origin}: unsupported {what} {found}{known}, expected {' or '.join(kinds)}", f"supported: {SUPPORTED}")
 
 
 def _expect_norm(origin: str, norm: nn.Module, eps: float | None) -> None:

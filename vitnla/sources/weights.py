@@ -47,8 +47,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         hint = "it holds objects other than tensors, which could run code; save its state_dict as safetensors"
         raise InputError(f"{path} cannot be read with weights_only=True", hint) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise InputError(f"{path} is not a readable torch file: {str(error).splitlines()[0]}", "copy it again") from error
+    # Damaged bytes make torch's reader fail anywhere, an IndexError of its stack included.
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{path} is not a readable torch file: {reason}", "copy it again") from error
     return _state_dict(loaded, path)
 
 
