@@ -1,1 +1,17 @@
-"""From a canonical model to a bundle: trace, simplify, check, verify, compile."""
+"""From a canonical model to a bundle: trace, simplify, check, verify, compile. docs/api.md describes what can be imported from here."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from export.pipeline import ExportOptions, export_bundle
+
+__all__ = ["ExportOptions", "export_bundle"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'export' has no attribute '{name}'")
+    return getattr(import_module("export.pipeline"), name)

@@ -39,8 +39,15 @@ class Embedding:
     output: OutputKind = "logits"
 
     def pixel_map(self, preprocessing: Preprocessing) -> PixelMap:
-        """What the graph does to pixels."""
+        """What the graph does to pixels.
+
+        Raises:
+            InputError: it would have to crop.
+        """
         side = preprocessing.image_size
+        if self.size not in (None, (side, side)) and (preprocessing.crops or preprocessing.fit == "shortest"):
+            hint = f"leave --input-size out, and give the graph pixels that are cut to {side} x {side}"
+            raise InputError("this model's preprocessing crops, and a graph can only stretch pixels to its size", hint)
         return pixel_map(preprocessing, self.size or (side, side))
 
 

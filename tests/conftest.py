@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,22 @@ from vitnla.methods.rows import layer_row
 from vitnla.model import Ranks, VisionTransformer, ViTConfig
 from vitnla.sources.model import SourceModel
 from vitnla.training.initialise import new_model
+
+
+def _declare_torchvision_operators() -> torch.library.Library | None:
+    """Let torchvision, and so timm and transformers, be imported beside a torch of another build (CPU, where it wants CUDA).
+
+    Its import registers shapes of two operators that its compiled part would have defined. No test runs them.
+    """
+    if hasattr(torch.ops.torchvision, "nms") or importlib.util.find_spec("torchvision") is None:
+        return None
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+    return library
+
+
+_TORCHVISION_OPERATORS = _declare_torchvision_operators()
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from vitnla.common.errors import InputError
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.methods import METHODS
 from vitnla.model import VisionTransformer, ViTConfig
+from vitnla.model.config import AttentionPoolConfig
 from vitnla.model.cost import encoder_macs, encoder_parameters
 from vitnla.training.initialise import new_model
 
@@ -23,6 +24,18 @@ def model() -> VisionTransformer:
     """Wide enough for every method's default settings."""
     config = ViTConfig.uniform(image_size=8, patch_size=4, channels=1, classes=10, dim=48, depth=2, heads=2, layer_scale=True)
     return new_model(config, seed=1).eval()
+
+
+POOL = AttentionPoolConfig(dim=48, heads=2, mlp_dim=32)
+PARTS = {
+    "attention-pool": {"pooling": "map", "attention_pool": POOL, "class_token": False},
+    "norm-after-pooling": {"pooling": "mean", "final_norm": "pooled", "class_token": False},
+    "embed-norm": {"embed_norm": True, "activation": "quick_gelu"},
+    "no-final-norm": {"pooling": "mean-all", "final_norm": "none"},
+    "distilled": {"pooling": "cls+dist", "registers": 1},
+    "remainder": {"image_size": 9, "ignore_remainder": True},
+}
+UNFOLDABLE = [("pca-slice", "embed-norm"), ("pca-slice", "no-final-norm")]
 
 
 def same_weights(a: VisionTransformer, b: VisionTransformer) -> bool:
@@ -52,6 +65,41 @@ def test_contract(name: str, model: VisionTransformer) -> None:
     assert logits.shape == (8, 10)
     assert torch.isfinite(logits).all()
     assert same_weights(method.apply(model, statistics, config).model, result.model)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"), [*((name, part) for name in METHODS for part in ("attention-pool", "embed-norm")), UNFOLDABLE[1]]
+)
+def test_every_part_of_a_source_model_is_kept_or_refused(name: str, part: str) -> None:
+    shape = {"image_size": 8, "patch_size": 4, "channels": 1, "classes": 10, "dim": 48, "depth": 1, "heads": 2}
+    dense = ViTConfig.uniform(**(shape | PARTS[part]))
+    preprocessing = PREPROCESSING.model_copy(update={"image_size": dense.image_size})
+    model = new_model(dense, seed=1).eval()
+    method = METHODS[name]
+    config = method.config()
+    statistics = collect(model, IMAGES, preprocessing) if method.needs_statistics(config) else None
+    if (name, part) in UNFOLDABLE:
+        with pytest.raises(InputError, match=r"embed_norm|final_norm"):
+            method.apply(model, statistics, config)
+        return
+    result = method.apply(model, statistics, config)
+    with torch.inference_mode():
+        logits = result.model(torch.from_numpy(preprocessing(IMAGES)))
+    assert logits.shape == (8, 10)
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("part", [part for part in PARTS if ("pca-slice", part) not in UNFOLDABLE])
+def test_a_full_rotation_of_the_stream_changes_no_logit(part: str) -> None:
+    shape = {"image_size": 8, "patch_size": 4, "channels": 1, "classes": 10, "dim": 48, "depth": 2, "heads": 2}
+    model = new_model(ViTConfig.uniform(**(shape | PARTS[part])), seed=1).eval()
+    preprocessing = PREPROCESSING.model_copy(update={"image_size": model.config.image_size})
+    method = METHODS["pca-slice"]
+    statistics = collect(model, IMAGES, preprocessing)
+    images = torch.from_numpy(preprocessing(IMAGES))
+    with torch.inference_mode():
+        found = method.apply(model, statistics, method.config(dim=48)).model(images)
+        torch.testing.assert_close(found, model(images), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", list(METHODS))

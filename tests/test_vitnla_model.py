@@ -145,7 +145,7 @@ def test_damaged_checkpoint_is_refused(tiny_model: VisionTransformer, tmp_path: 
 def test_unknown_model_says_what_is_understood() -> None:
     with pytest.raises(InputError, match="unknown model 'resnet'") as caught:
         load_model("resnet")
-    assert "hf:FOLDER" in caught.value.hint
+    assert "hf:FOLDER_OR_ID" in caught.value.hint
 
 
 def test_demo_model_is_shipped_small_and_consistent() -> None:

@@ -12,7 +12,9 @@ from vitnla.cli.output import Json, assignments, emit, say
 
 def distill(
     student: Annotated[str, typer.Option(help="The decomposed model: a bundle or checkpoint folder.")],
-    teacher: Annotated[str, typer.Option(help="The dense model: demo, hf:FOLDER, or a folder.")] = "demo",
+    teacher: Annotated[
+        str, typer.Option(help="The dense model: demo, a folder, hf:FOLDER_OR_ID, timm:NAME[@FILE] or torchvision:NAME[@FILE].")
+    ] = "demo",
     data: Annotated[str, typer.Option(help="Data SPEC (docs/data.md); weights are fitted on its train split.")] = "demo",
     output: Annotated[Path, typer.Option("-o", "--output", help="Run folder; an interrupted run there is resumed.")] = Path(
         "artifacts/distill"

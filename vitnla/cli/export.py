@@ -19,7 +19,7 @@ _REFERENCES = {"torch": "torch", "original-onnx": "the original graph", "rewritt
 
 
 def export(
-    model: Annotated[str, typer.Option(help="demo, hf:FOLDER, onnx:FILE, or a checkpoint or bundle folder.")] = "demo",
+    model: Annotated[str, typer.Option(help="SPEC (docs/models.md): demo, a folder, hf:FOLDER_OR_ID, timm:NAME, torchvision:NAME, onnx:FILE.")] = "demo",
     method: Annotated[str, typer.Option(help="Decomposition; see vitdeploy methods.", rich_help_panel=_METHOD)] = "svd",
     target_macs: Annotated[float | None, typer.Option(help="MACs of the encoder's linears to keep, in (0, 1].", rich_help_panel=_METHOD)] = None,
     target_latency: Annotated[float | None, typer.Option(help="auto: share of the blocks' predicted time to keep, in (0, 1].", rich_help_panel=_METHOD)] = None,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from vitnla.common.errors import InputError
 
 if TYPE_CHECKING:
-    from PIL.Image import Resampling
+    from PIL.Image import Image, Resampling
 
+T = TypeVar("T")
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 _READ_BUFFER = 1 << 16
@@ -53,8 +54,17 @@ class ImageFiles:
         if not self.names:
             return np.empty((0, size, size, channels), np.uint8)
         kernel = resampling(interpolation)
-        pixels = [_decode(self.root / name, size, "L" if channels == 1 else "RGB", kernel) for name in self.names]
+        pixels = [_decode(self.root / name, size, _mode(channels), kernel) for name in self.names]
         return np.stack(pixels).reshape(len(pixels), size, size, -1)
+
+    def pictures(self, channels: int) -> Iterator[Image]:
+        """The images whole, in their own shapes, grey for 1 channel or RGB.
+
+        Raises:
+            InputError: a file is missing, truncated or no image; names it.
+        """
+        for name in self.names:
+            yield _open(self.root / name, lambda image: image.convert(_mode(channels)))
 
     def contents(self) -> Iterator[bytes]:
         """The bytes of every file, in order.
@@ -80,17 +90,28 @@ def resampling(interpolation: Interpolation) -> Resampling:
     return {"nearest": Resampling.NEAREST, "bilinear": Resampling.BILINEAR, "bicubic": Resampling.BICUBIC}[interpolation]
 
 
+def _mode(channels: int) -> Literal["L", "RGB"]:
+    return "L" if channels == 1 else "RGB"
+
+
 def _decode(path: Path, size: int, mode: Literal["L", "RGB"], kernel: Resampling) -> NDArray[np.uint8]:
+    def central_square(image: Image) -> NDArray[np.uint8]:
+        width, height = image.size
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        # Cropped first: `resize` with a box would blend in pixels from outside it.
+        square = image.crop((left, top, left + side, top + side))
+        return np.asarray(square.convert(mode).resize((size, size), kernel), np.uint8)
+
+    return _open(path, central_square)
+
+
+def _open(path: Path, use: Callable[[Image], T]) -> T:
     from PIL import Image
 
     try:
         with path.open("rb", buffering=_READ_BUFFER) as stream, Image.open(stream) as image:
-            width, height = image.size
-            side = min(width, height)
-            left, top = (width - side) // 2, (height - side) // 2
-            # Cropped first: `resize` with a box would blend in pixels from outside it.
-            square = image.crop((left, top, left + side, top + side))
-            return np.asarray(square.convert(mode).resize((size, size), kernel), np.uint8)
+            return use(image)
     # Pillow's decoders raise SyntaxError for broken headers and ValueError for impossible sizes.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: expected a complete image file, got: {error}", "copy the file again, or remove it") from error

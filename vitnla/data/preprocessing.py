@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vitnla.common.errors import InputError
 from vitnla.common.schema import Record
 from vitnla.data.image_files import ImageFiles, Images, Interpolation, resampling
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Fit = Literal["square", "squash", "shortest"]
+"""How an image gets the size to crop from: the central square of a file resized; all of it resized to a square; or all of it
+resized until its shorter edge fits. They differ for images that are not square."""
+
 
 class Preprocessing(Record):
-    """Resize to a square, scale to [0, 1], then (x - mean) / std per channel."""
+    """Resize, cut out the centre, scale to [0, 1], then (x - mean) / std per channel."""
 
     image_size: Annotated[int, Field(ge=1)]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: Interpolation = "bilinear"
+    fit: Fit = "square"
+    resize_size: Annotated[int, Field(ge=1)] | None = None
+    """Side, or shorter side, to resize to before the centre of `image_size` is cut out; `None` is `image_size` itself."""
+    crop_rounding: Literal["down", "even"] = "down"
+    """Where the crop begins when an odd number of pixels is left over: transformers rounds the half down, torchvision to even."""
+
+    @model_validator(mode="after")
+    def _enough_to_crop(self) -> Self:
+        if self.resize_size is not None and self.resize_size < self.image_size:
+            raise ValueError(f"resize_size must be at least image_size {self.image_size}, but got {self.resize_size}")
+        if self.resize_size is not None and self.fit == "square":
+            raise ValueError("resize_size needs fit 'squash' or 'shortest', but got 'square'")
+        return self
 
     @property
     def channels(self) -> int:
@@ -32,23 +52,38 @@ class Preprocessing(Record):
         Raises:
             InputError: the images have other channels, or a file is damaged.
         """
-        return self.normalise(self.pixels(images, (self.image_size, self.image_size)))
+        return self.normalise(self.cut(images))
 
     def pixels(self, images: Images, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """uint8 [N, H, W, C] -> uint8 [N, *size, channels], resized and grey repeated where that is needed.
+        """uint8 [N, H, W, C] or files -> uint8 [N, *size, channels]: cut to the model's own size, or stretched to another.
+
+        Raises:
+            InputError: the images have other channels, or a file is damaged.
+        """
+        if size == (self.image_size, self.image_size):
+            return self.cut(images)
+        if isinstance(images, ImageFiles):
+            images = images.decode(images.size or max(size), self.channels, self.interpolation)
+        self._check_channels(images)
+        if images.shape[1:3] != size:
+            kernel = resampling(self.interpolation)
+            images = _stack([np.asarray(_picture(image).resize(size[::-1], kernel)) for image in images])
+        return self._coloured(images)
+
+    def cut(self, images: Images) -> NDArray[np.uint8]:
+        """uint8 [N, H, W, C] or files -> uint8 [N, image_size, image_size, channels]: resized and cropped.
 
         Raises:
             InputError: the images have other channels, or a file is damaged.
         """
         if isinstance(images, ImageFiles):
-            images = images.decode(images.size or max(size), self.channels, self.interpolation)
-        if images.shape[-1] not in (1, self.channels):
-            raise InputError(
-                f"expected images of {self.channels} channels, got {images.shape[-1]}", "choose data that fits the model"
-            )
-        if images.shape[1:3] != size:
-            images = _resize(images, size, self.interpolation)
-        return images if images.shape[-1] == self.channels else np.repeat(images, self.channels, axis=-1)
+            if self.fit != "square" and images.size is None and len(images):
+                return self._coloured(_stack([self._fitted(image) for image in images.pictures(self.channels)]))
+            images = images.decode(images.size or self.image_size, self.channels, self.interpolation)
+        self._check_channels(images)
+        if len(images) and (images.shape[1:3] != (self.image_size, self.image_size) or self.crops):
+            images = _stack([self._fitted(_picture(image)) for image in images])
+        return self._coloured(images)
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 [N, H, W, channels] -> float32 [N, channels, H, W]."""
@@ -57,10 +92,45 @@ class Preprocessing(Record):
         shifted = scaled - np.asarray(self.mean, np.float32).reshape(shape)
         return np.asarray(shifted / np.asarray(self.std, np.float32).reshape(shape), np.float32)
 
+    def _check_channels(self, images: NDArray[np.uint8]) -> None:
+        if images.shape[-1] not in (1, self.channels):
+            raise InputError(
+                f"expected images of {self.channels} channels, got {images.shape[-1]}", "choose data that fits the model"
+            )
 
-def _resize(images: NDArray[np.uint8], size: tuple[int, int], interpolation: Interpolation) -> NDArray[np.uint8]:
-    from PIL import Image  # only models whose size differs from the data's need it
+    def _coloured(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Grey repeated where the model takes colour."""
+        return images if images.shape[-1] == self.channels else np.repeat(images, self.channels, axis=-1)
 
-    kernel = resampling(interpolation)
-    resized = [np.asarray(Image.fromarray(image.squeeze()).resize(size[::-1], kernel)) for image in images]
-    return np.stack(resized).reshape(len(images), *size, images.shape[-1])
+    @property
+    def crops(self) -> bool:
+        """Whether more is resized than is kept."""
+        return self.resize_size not in (None, self.image_size)
+
+    def _fitted(self, image: Image) -> NDArray[np.uint8]:
+        """One image, resized and cropped: uint8 [image_size, image_size] or with channels."""
+        size = self.resize_size or self.image_size
+        width, height = size, size
+        if self.fit == "shortest":
+            short, long = min(image.size), max(image.size)
+            rest = int(size * long / short)
+            width, height = (size, rest) if image.width <= image.height else (rest, size)
+        resized = image.resize((width, height), resampling(self.interpolation))
+        left, top = self._offset(width), self._offset(height)
+        return np.asarray(resized.crop((left, top, left + self.image_size, top + self.image_size)), np.uint8)
+
+    def _offset(self, length: int) -> int:
+        margin = length - self.image_size
+        return margin // 2 if self.crop_rounding == "down" else round(margin / 2)
+
+
+def _picture(image: NDArray[np.uint8]) -> Image:
+    from PIL import Image  # only images whose size differs from the model's need it
+
+    return Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+
+
+def _stack(images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Images [H, W] or [H, W, C] as one [N, H, W, C]."""
+    stacked = np.stack(images)
+    return stacked if stacked.ndim == 4 else stacked[..., None]

@@ -152,6 +152,13 @@ def _require_dense(model: VisionTransformer) -> None:
     hint = "decompose the dense model instead"
     if model.config.norm != "layer":
         raise InputError(f"pca-slice: expected a model with LayerNorm, got norm '{model.config.norm}', sliced already", hint)
+    if model.config.embed_norm:
+        what = (
+            "no norm between the embedding and the blocks, got embed_norm: its gains cannot be rotated into the weights before it"
+        )
+        raise InputError(f"pca-slice: expected {what}", "choose another method")
+    if model.config.final_norm == "none":
+        raise InputError("pca-slice: expected a norm before the head, got final_norm 'none'", "choose another method")
     for block, config in enumerate(model.config.blocks):
         if config.attention in ("cholesky", "gram") or config.online is not None:
             kind = config.attention if config.online is None else f"{config.online.kind}-online"

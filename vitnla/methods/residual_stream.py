@@ -30,7 +30,7 @@ READABLE = 1e-5
 
 @dataclass(frozen=True)
 class Reader:
-    """A linear that reads the stream through a norm, both by their names in the model; `key` is null for the head."""
+    """A linear that reads the stream through a norm, both by their names in the model; `key` is null where pooling begins."""
 
     linear: str
     norm: str
@@ -48,11 +48,12 @@ def writers(config: ViTConfig) -> Iterator[tuple[str, int]]:
 
 
 def readers(config: ViTConfig) -> Iterator[Reader]:
-    """Every linear that reads the residual stream; the head may read it more than once, side by side."""
+    """Every linear that reads the residual stream; the head may read it more than once, side by side, or an attention pool does."""
     for block in range(len(config.blocks)):
         yield Reader(f"blocks.{block}.attn.qkv", f"blocks.{block}.norm1", (block, "qkv"))
         yield Reader(f"blocks.{block}.mlp.fc1", f"blocks.{block}.norm2", (block, "fc1"))
-    yield Reader("head" if config.head_hidden is None else "head.0", "norm", None)
+    head = "head" if config.head_hidden is None else "head.0"
+    yield Reader(head if config.attention_pool is None else "pool.kv", "norm", None)
 
 
 def write(tensors: Tensors, config: ViTConfig, change: Callable[[Tensor], Tensor]) -> Tensors:
@@ -104,14 +105,18 @@ def normed_moments(model: VisionTransformer, statistics: Statistics) -> dict[str
 
 @torch.no_grad()
 def _seen_by_head(model: VisionTransformer, statistics: Statistics, batch_size: int = 32) -> LinearStatistics:
-    """Moments of all encoded tokens, before pooling; the sensitivity is not measured."""
+    """Moments of what leaves the last norm, which is all encoded tokens or what is pooled of them; no sensitivity is measured."""
     gram = torch.zeros(model.config.dim, model.config.dim, dtype=torch.float64)
     total = torch.zeros(model.config.dim, dtype=torch.float64)
+    count = 0
     for batch in torch.split(statistics.require_samples().embedded(model), batch_size):
-        tokens = model.encode(batch).flatten(0, 1).double().cpu()
-        gram += tokens.T @ tokens
-        total += tokens.sum(0)
-    return LinearStatistics(gram / statistics.tokens, total / statistics.tokens, statistics.tokens, math.nan)
+        encoded = model.encode(batch)
+        seen = model.features(encoded) if model.config.final_norm == "pooled" else encoded.flatten(0, 1)
+        seen = seen.double().cpu()
+        gram += seen.T @ seen
+        total += seen.sum(0)
+        count += len(seen)
+    return LinearStatistics(gram / count, total / count, count, math.nan)
 
 
 def _before_gains(seen: LinearStatistics, gains: Tensor, offsets: Tensor) -> LinearStatistics:

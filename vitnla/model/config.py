@@ -11,7 +11,16 @@ from vitnla.common.schema import Record, first_complaint
 
 Width = Annotated[int, Field(ge=1)]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu"]
-Pooling = Literal["cls", "mean", "cls+mean"]
+Pooling = Literal["cls", "mean", "mean-all", "cls+mean", "cls+dist", "map"]
+"""What the head is given of the encoded tokens; `+` is side by side:
+
+- `cls`: the class token. `mean`: the mean of the patches; `mean-all`: of every token.
+- `cls+dist`: the class token and the first register, which is DeiT's distillation token. One head over both, of half the
+  weights of DeiT's two, is the mean of their answers.
+- `map`: multi-head attention pooling (see `AttentionPoolConfig`).
+"""
+FinalNorm = Literal["tokens", "pooled", "none"]
+"""Where the last norm stands: on every encoded token, on what pooling makes of them, or nowhere."""
 NormKind = Literal["layer", "rms"]
 LinearName = Literal["qkv", "proj", "fc1", "fc2"]
 LINEARS: tuple[LinearName, ...] = ("qkv", "proj", "fc1", "fc2")
@@ -91,6 +100,24 @@ class BlockConfig(Record):
         }
 
 
+class AttentionPoolConfig(Record):
+    """Pooling by one learned query that attends to the patches, then an MLP on the residual sum (SigLIP's head).
+
+    Its width `dim` is its own, so that a narrower residual stream leaves it as it was.
+    """
+
+    dim: Width
+    heads: Width
+    mlp_dim: Width
+    norm_eps: Annotated[float, Field(gt=0)] = 1e-6
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> Self:
+        if self.dim % self.heads:
+            raise ValueError(f"dim of the attention pool must be a multiple of its heads {self.heads}, but got {self.dim}")
+        return self
+
+
 class ViTConfig(Record):
     """Every width of a `VisionTransformer`. Two models of equal config have parameters of equal names and shapes."""
 
@@ -110,13 +137,28 @@ class ViTConfig(Record):
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6
     head_hidden: Width | None = None
     """Hidden width of the MLP head; `None` is a single linear layer."""
+    attention_pool: AttentionPoolConfig | None = None
+    """For pooling `map`."""
+    embed_norm: bool = False
+    """A LayerNorm between the embedding and the first block, as in CLIP."""
+    final_norm: FinalNorm = "tokens"
+    ignore_remainder: bool = False
+    """Pixels right of and below the last whole patch are not read; otherwise there must be none."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.image_size % self.patch_size:
+        if self.image_size % self.patch_size and not self.ignore_remainder:
             raise ValueError(f"image_size must be a multiple of patch_size {self.patch_size}, but got {self.image_size}")
         if "cls" in self.pooling and not self.class_token:
             raise ValueError(f"pooling '{self.pooling}' needs class_token")
+        if self.pooling == "cls+dist" and not self.registers:
+            raise ValueError("pooling 'cls+dist' needs a register, the distillation token")
+        if (self.pooling == "map") != (self.attention_pool is not None):
+            raise ValueError("pooling 'map' and attention_pool need each other")
+        if self.final_norm == "pooled" and self.pooling not in ("cls", "mean", "mean-all"):
+            raise ValueError(f"final_norm 'pooled' needs pooling to one vector of width dim, but got '{self.pooling}'")
+        if self.image_size < self.patch_size:
+            raise ValueError(f"image_size must be at least patch_size {self.patch_size}, but got {self.image_size}")
         for index, block in enumerate(self.blocks):
             for name, (rows, columns) in block.linear_shapes(self.dim).items():
                 rank = getattr(block.ranks, name)
@@ -138,6 +180,8 @@ class ViTConfig(Record):
         cls, *, image_size: int, patch_size: int, channels: int, classes: int, dim: int, depth: int, heads: int,
         mlp_ratio: float = 4.0, class_token: bool = True, registers: int = 0, pooling: Pooling = "cls",
         activation: Activation = "gelu", layer_scale: bool = False, norm_eps: float = 1e-6, head_hidden: int | None = None,
+        attention_pool: AttentionPoolConfig | None = None, embed_norm: bool = False, final_norm: FinalNorm = "tokens",
+        ignore_remainder: bool = False,
     ) -> Self:  # fmt: skip
         """A dense ViT in the usual terms (`dim`, `depth`, `heads`, `mlp_ratio`): all blocks alike.
 
@@ -152,6 +196,7 @@ class ViTConfig(Record):
                 image_size=image_size, patch_size=patch_size, channels=channels, classes=classes, dim=dim,
                 blocks=(block,) * depth, class_token=class_token, registers=registers, pooling=pooling,
                 activation=activation, layer_scale=layer_scale, norm_eps=norm_eps, head_hidden=head_hidden,
+                attention_pool=attention_pool, embed_norm=embed_norm, final_norm=final_norm, ignore_remainder=ignore_remainder,
             )  # fmt: skip
         except ValidationError as error:
             raise InputError(f"model shape: {first_complaint(error)}", "change the named width") from error
@@ -162,6 +207,13 @@ class ViTConfig(Record):
         # A truncation stands between proj and the gain, which then cannot become part of proj's weights.
         folded = not any(isinstance(block.online, Truncation) and block.online.kind == "svd" for block in blocks)
         return self.model_copy(update={"blocks": tuple(blocks), "layer_scale": self.layer_scale and not folded})
+
+    @property
+    def features(self) -> int:
+        """Width of what the head is given."""
+        if self.attention_pool is not None:
+            return self.attention_pool.dim
+        return self.dim * (2 if "+" in self.pooling else 1)
 
     @property
     def patches(self) -> int:

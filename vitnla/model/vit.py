@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vitnla.model.config import LINEARS, LinearName, ViTConfig
-from vitnla.model.layers import Block, norm
+from vitnla.model.layers import AttentionPool, Block, norm
 
 
 class VisionTransformer(nn.Module):
@@ -23,8 +23,10 @@ class VisionTransformer(nn.Module):
         self.prefix = nn.Parameter(torch.zeros(config.prefix_tokens, dim)) if config.prefix_tokens else None
         self.pos_embed = nn.Parameter(torch.zeros(config.tokens, dim))
         self.blocks = nn.ModuleList(Block(config, block) for block in config.blocks)
-        self.norm = norm(config.norm, dim, config.norm_eps)
-        features = dim * (2 if config.pooling == "cls+mean" else 1)
+        self.embed_norm = nn.LayerNorm(dim, eps=config.norm_eps) if config.embed_norm else nn.Identity()
+        self.norm = nn.Identity() if config.final_norm == "none" else norm(config.norm, dim, config.norm_eps)
+        self.pool = None if config.attention_pool is None else AttentionPool(dim, config.attention_pool, config.activation)
+        features = config.features
         self.head = (
             nn.Linear(features, config.classes)
             if config.head_hidden is None
@@ -32,34 +34,43 @@ class VisionTransformer(nn.Module):
         )
 
     def embed(self, images: Tensor) -> Tensor:
-        """Images [B, C, H, W] -> tokens [B, prefix + patches, dim], positions added."""
-        patches = self.patch_embed(images).flatten(2).transpose(1, 2)
-        if self.prefix is None:
-            positioned: Tensor = patches + self.pos_embed
-            return positioned
+        """Images [B, C, H, W] -> tokens [B, prefix + patches, dim], positions added, normed where the config has `embed_norm`."""
         first = self.config.prefix_tokens
-        prefix = (self.prefix + self.pos_embed[:first]).expand(images.shape[0], -1, -1)
-        return torch.cat([prefix, patches + self.pos_embed[first:]], dim=1)
+        tokens = self.patch_embed(images).flatten(2).transpose(1, 2) + self.pos_embed[first:]
+        if self.prefix is not None:
+            prefix = (self.prefix + self.pos_embed[:first]).expand(images.shape[0], -1, -1)
+            tokens = torch.cat([prefix, tokens], dim=1)
+        out: Tensor = self.embed_norm(tokens)
+        return out
 
     def encode(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, N, dim] through every block and the last norm; N may be less than the full sequence."""
+        """Tokens [B, N, dim] through every block and `finish`; N may be less than the full sequence."""
         for block in self.blocks:
             tokens = block(tokens)
-        out: Tensor = self.norm(tokens)
+        return self.finish(tokens)
+
+    def finish(self, tokens: Tensor) -> Tensor:
+        """The last block's output [B, N, dim] through the last norm, where that stands before pooling."""
+        out: Tensor = tokens if self.config.final_norm == "pooled" else self.norm(tokens)
         return out
 
     def classify(self, encoded: Tensor) -> Tensor:
         """Encoded tokens [B, N, dim] -> logits [B, classes]."""
-        pooling = self.config.pooling
-        mean = encoded[:, self.config.prefix_tokens :].mean(dim=1) if "mean" in pooling else None
-        if pooling == "mean":
-            features = mean
-        elif pooling == "cls":
-            features = encoded[:, 0]
-        else:
-            assert mean is not None  # for the type checker: "cls+mean" contains "mean"
-            features = torch.cat([encoded[:, 0], mean], dim=-1)
-        out: Tensor = self.head(features)
+        out: Tensor = self.head(self.features(encoded))
+        return out
+
+    def features(self, encoded: Tensor) -> Tensor:
+        """What the head is given: encoded tokens [B, N, dim] -> [B, config.features]."""
+        patches = encoded[:, self.config.prefix_tokens :]
+        if self.pool is not None:
+            pooled: Tensor = self.pool(patches)
+            return pooled
+        parts = {
+            "cls": lambda: encoded[:, 0], "dist": lambda: encoded[:, 1], "mean": lambda: patches.mean(dim=1),
+            "mean-all": lambda: encoded.mean(dim=1),
+        }  # fmt: skip
+        pooled = torch.cat([parts[name]() for name in self.config.pooling.split("+")], dim=-1)
+        out: Tensor = self.norm(pooled) if self.config.final_norm == "pooled" else pooled
         return out
 
     def forward(self, images: Tensor) -> Tensor:

@@ -11,23 +11,31 @@ from vitnla.common.files import sha256_file
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.model.checkpoint import WEIGHTS, load_checkpoint
 from vitnla.sources.description import LABELS, ORIGIN, PREPROCESSING, Labels, Origin
-from vitnla.sources.hf_dinov2 import load_hf
+from vitnla.sources.hf import load_hf
 from vitnla.sources.model import SourceModel
+from vitnla.sources.timm_models import load_timm
+from vitnla.sources.torchvision_models import load_torchvision
 
 ASSETS = Path(__file__).parent.parent / "assets"
 DEMO_MODEL = ASSETS / "demo-vit"
+LIBRARIES: dict[str, Callable[[str], SourceModel]] = {"hf": load_hf, "timm": load_timm, "torchvision": load_torchvision}
+"""By the word before the colon. The libraries themselves are imported only when a model of theirs is asked for."""
+MODEL_SPECS = (
+    "demo, a checkpoint or bundle folder, hf:FOLDER_OR_ID, timm:NAME[@WEIGHTS] or torchvision:NAME[@WEIGHTS] "
+    "(WEIGHTS: a .safetensors or .pth file, or random)"
+)
 
 
 def load_model(spec: str) -> SourceModel:
-    """Load `demo`, `hf:FOLDER`, or a checkpoint or bundle folder.
+    """Load `demo`, a checkpoint or bundle folder, or a model of another library (see docs/models.md).
 
     Raises:
         InputError: the spec is not understood, or what it names cannot be loaded.
+        MissingDependencyError: the library that it names is not installed.
     """
     prefix, colon, rest = spec.partition(":")
-    adapters: dict[str, Callable[[Path], SourceModel]] = {"hf": load_hf}
-    if colon and prefix in adapters:
-        return adapters[prefix](Path(rest))
+    if colon and prefix in LIBRARIES:
+        return LIBRARIES[prefix](rest)
     if prefix == "onnx" and colon:
         hint = "give the model it was exported from: a checkpoint, a bundle or hf:FOLDER"
         raise InputError(
@@ -42,9 +50,7 @@ def load_model(spec: str) -> SourceModel:
             hint = f"export it anew with onnx:{folder / 'model.onnx'}"
             raise InputError(f"bundle {folder} was made from an ONNX file, so it holds no checkpoint", hint)
         return _load_folder(inside if inside.is_dir() else folder, spec)
-    raise InputError(
-        f"unknown model '{spec}': no such folder", "expected demo, hf:FOLDER (DINOv2), or a checkpoint or bundle folder"
-    )
+    raise InputError(f"unknown model '{spec}': no such folder", f"expected {MODEL_SPECS}; docs/models.md lists models that work")
 
 
 def load_dense(origin: Origin) -> SourceModel:

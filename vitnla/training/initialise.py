@@ -30,6 +30,8 @@ def new_model(config: ViTConfig, seed: int) -> VisionTransformer:
     with torch.no_grad():
         if model.prefix is not None:
             model.prefix.normal_(std=0.02, generator=generator)
+        if model.pool is not None:
+            model.pool.query.normal_(std=model.pool.query.numel() ** -0.5, generator=generator)
         model.pos_embed[config.prefix_tokens :] = sine_cosine_positions(config.image_size // config.patch_size, config.dim)
         for index, block in enumerate(model.blocks):
             assert isinstance(block, Block)

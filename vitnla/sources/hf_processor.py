@@ -1,0 +1,83 @@
+"""What a transformers image processor does, from its `preprocessor_config.json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ConfigDict
+
+from vitnla.common.errors import InputError
+from vitnla.common.schema import Record
+from vitnla.data.image_files import Interpolation
+from vitnla.data.preprocessing import Preprocessing
+
+RESAMPLE: dict[int, Interpolation] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+"""Pillow's numbers of its filters."""
+Size = dict[str, int] | int
+
+
+@dataclass(frozen=True)
+class ProcessorDefaults:
+    """What the processor's class does where its file says nothing, as files of before 2023 do."""
+
+    resample: int
+    crop: bool = False
+    """Whether `crop_size` is cut out; without a `crop_size` nothing is."""
+    number_is_shortest_edge: bool = False
+    """What a bare number stands for in `size`: the shorter edge, or both."""
+
+
+class _Processor(Record):
+    """The settings that matter here, out of the many that transformers writes."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    do_resize: bool
+    size: Size
+    resample: int | None = None
+    do_center_crop: bool | None = None
+    crop_size: Size | None = None
+    do_rescale: bool | None = True
+    rescale_factor: float = 1 / 255
+    do_normalize: bool
+    image_mean: tuple[float, ...]
+    image_std: tuple[float, ...]
+
+
+def read_processor(path: Path, defaults: ProcessorDefaults) -> Preprocessing:
+    """The preprocessing of a file, if that is a resize, perhaps a centre crop, division by 255 and a normalisation.
+
+    Raises:
+        InputError: the file is missing or damaged, or does something else.
+    """
+    settings = _Processor.read(path)
+    crop = settings.crop_size is not None and defaults.crop if settings.do_center_crop is None else settings.do_center_crop
+    fit = dict(settings.size) if isinstance(settings.size, dict) else _number(settings.size, defaults.number_is_shortest_edge)
+    shortest = fit.get("shortest_edge")
+    side = shortest or _square(fit)
+    target = _crop_side(settings.crop_size) if crop else (None if shortest else side)
+    if not settings.do_resize or side is None or target is None or side < target:
+        found = f"do_resize {settings.do_resize}, size {settings.size}, crop to {settings.crop_size if crop else None}"
+        raise InputError(f"{path}: expected a resize and a crop to a square, got {found}", "correct the processor")
+    resample = defaults.resample if settings.resample is None else settings.resample
+    if resample not in RESAMPLE:
+        raise InputError(f"{path}: unsupported resample {resample}", f"supported: {RESAMPLE}, by Pillow's numbers")
+    if not (settings.do_rescale is not False and abs(settings.rescale_factor * 255 - 1) < 1e-6 and settings.do_normalize):
+        raise InputError(f"{path}: unsupported scaling", "supported: rescale_factor 1/255, then do_normalize")
+    return Preprocessing(
+        image_size=target, mean=settings.image_mean, std=settings.image_std, interpolation=RESAMPLE[resample],
+        fit="shortest" if shortest else "squash", resize_size=None if side == target else side,
+    )  # fmt: skip
+
+
+def _number(size: int, is_shortest_edge: bool) -> dict[str, int]:
+    return {"shortest_edge": size} if is_shortest_edge else {"height": size, "width": size}
+
+
+def _square(size: dict[str, int]) -> int | None:
+    return size["height"] if set(size) == {"height", "width"} and size["height"] == size["width"] else None
+
+
+def _crop_side(size: Size | None) -> int | None:
+    return _square(size) if isinstance(size, dict) else size

@@ -1,0 +1,87 @@
+"""What the adapters of the transformers format share: the settings of `config.json`, and the widths that follow from them."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+from pydantic import ConfigDict
+
+from vitnla.common.errors import InputError
+from vitnla.common.schema import Record
+from vitnla.model.config import Activation
+from vitnla.sources.tensors import ACTIVATIONS, SourceTensors, numbered_labels
+
+
+class Settings(Record):
+    """The settings that matter here, out of the many that transformers writes."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Encoder(Settings):
+    """What the config of every transformers ViT names alike."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    hidden_act: str
+    layer_norm_eps: float
+    patch_size: int
+    num_channels: int
+    image_size: int
+    id2label: dict[int, str] | None = None
+
+    def activation(self, origin: str) -> Activation:
+        """The activation by its canonical name.
+
+        Raises:
+            InputError: it is not supported.
+        """
+        if self.hidden_act not in ACTIVATIONS:
+            raise InputError(f"{origin}: unsupported hidden_act '{self.hidden_act}'", f"supported: {', '.join(ACTIVATIONS)}")
+        return ACTIVATIONS[self.hidden_act]
+
+
+class Shape(TypedDict):
+    """Arguments of `ViTConfig.uniform` that every family fills in alike."""
+
+    image_size: int
+    patch_size: int
+    channels: int
+    dim: int
+    depth: int
+    heads: int
+    mlp_ratio: float
+    activation: Activation
+    norm_eps: float
+    ignore_remainder: bool
+
+
+def shape(settings: Encoder, image_size: int, mlp_ratio: float, origin: str) -> Shape:
+    """The common part of a config, for images of `image_size`, which the processor decides."""
+    return Shape(
+        image_size=image_size, patch_size=settings.patch_size, channels=settings.num_channels, dim=settings.hidden_size,
+        depth=settings.num_hidden_layers, heads=settings.num_attention_heads, mlp_ratio=mlp_ratio,
+        activation=settings.activation(origin), norm_eps=settings.layer_norm_eps,
+        ignore_remainder=image_size % settings.patch_size != 0,
+    )  # fmt: skip
+
+
+def class_labels(id2label: dict[int, str] | None, classes: int, origin: str) -> tuple[str, ...]:
+    """Class names of a head of that many outputs.
+
+    Raises:
+        InputError: the config names another number of classes.
+    """
+    if id2label is None:  # transformers leaves the default, two classes, out of the file
+        return numbered_labels(classes)
+    if sorted(id2label) != list(range(classes)):
+        message = f"{origin}: the classifier has {classes} outputs, but id2label names {len(id2label)}, or other numbers"
+        raise InputError(message, "correct id2label in config.json")
+    return tuple(id2label[index] for index in range(classes))
+
+
+def first_rows(source: SourceTensors, name: str) -> tuple[dict[str, Any], int]:
+    """A classifier as the canonical head, and its number of outputs."""
+    head = source.linear(name, "head")
+    return head, len(head["head.weight"])

@@ -1,0 +1,84 @@
+"""What the adapters share that build a library's own module by its name: `NAME[@WEIGHTS]`, and importing the library."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitnla.common.errors import InputError, MissingDependencyError
+
+RANDOM = "random"
+"""The word in place of weights that asks for random ones."""
+_SEED = 0
+
+
+def import_library(name: str, spec: str) -> Any:
+    """The library, imported only now that it is asked for.
+
+    Raises:
+        MissingDependencyError: it is not installed, or cannot be imported.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        hint = f"pip install {name.partition('.')[0]}, or vitdeploy with the extra 'sources'"
+        raise MissingDependencyError(f"{spec}: needs the package {name}, which cannot be imported: {error}", hint) from error
+    except RuntimeError as error:  # torchvision's operators, where it was built for another torch
+        hint = "install the torchvision that was built for the torch that is installed, CPU or CUDA alike"
+        raise MissingDependencyError(f"{spec}: the package {name} does not fit this torch: {error}", hint) from error
+
+
+def split_weights(rest: str, kind: str) -> tuple[str, str | None]:
+    """NAME and WEIGHTS of `NAME[@WEIGHTS]`.
+
+    Raises:
+        InputError: one of them is empty.
+    """
+    name, at, weights = rest.partition("@")
+    if not name or (at and not weights):
+        hint = f"expected {kind}:NAME, {kind}:NAME@FILE (.safetensors or .pth), or {kind}:NAME@{RANDOM} for random weights"
+        raise InputError(f"'{kind}:{rest}' names no model or no weights", hint)
+    return name, weights or None
+
+
+@contextmanager
+def fixed_seed() -> Iterator[None]:
+    """Random weights are the same in every process, so that a model made of them can be found again."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        yield
+
+
+@contextmanager
+def downloading(spec: str, kind: str, name: str) -> Iterator[None]:
+    """Turn whatever a library's download raises into one clear error: its own errors, its HTTP client's, the system's.
+
+    Raises:
+        InputError: something was raised.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        hint = f"give the weights as a file, {kind}:{name}@FILE; {kind}:{name}@{RANDOM} is the architecture with random weights"
+        raise InputError(f"{spec}: the pretrained weights cannot be had: {reason}", hint) from error
+
+
+def fill_module(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Load a state_dict, all of it.
+
+    Raises:
+        InputError: names the first weight that is missing, left over or of another shape.
+    """
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        complaint = str(error).splitlines()[1:2]
+        message = f"{path}: the weights are not those of this model: {''.join(complaint).strip() or error}"
+        raise InputError(message, "give the weights of the model that is named") from error
