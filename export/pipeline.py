@@ -226,7 +226,7 @@ def _write_graph(
         made = embed(made, embedding.pixel_map(preprocessing), tensor_specs(model.config, embedding))
     check_graph(made, model.config, embedding)
     graph = Graph(
-        opset=options.opset, operators=operator_counts(made), low_rank_pairs=len(low_rank_pairs(made)),
+        opset=options.graph_opset, operators=operator_counts(made), low_rank_pairs=len(low_rank_pairs(made)),
         simplifier=simplified.note,
     )  # fmt: skip
     write_metadata(made, fields)

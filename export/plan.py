@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from typing import get_args
 
-from export.quantize.openvino_int8 import require_nncf
 from runtime.bundle import Precision
 from runtime.runners.registry import runner
-from vitnla.common.errors import InputError, unknown_name
+from vitnla.common.errors import InputError, MissingDependencyError, unknown_name
 
 PRECISIONS: dict[str, tuple[Precision, ...]] = {
     "ort": ("fp32", "fp16", "int8", "int8-dynamic"),
@@ -65,7 +65,12 @@ def plan_lowering(precision: str, runtime: str, opset: int) -> Lowering:
     if precision == "fp8" and opset < FP8_OPSET:
         raise InputError(f"fp8 needs opset {FP8_OPSET} or later, got {opset}", f"--opset {FP8_OPSET}")
     if plan.calibrates and runtime == "openvino":
-        require_nncf()
+        _require_nncf()
     if plan.needs_its_runtime:
         runner(runtime).availability().require(runtime)
     return plan
+
+
+def _require_nncf() -> None:
+    if importlib.util.find_spec("nncf") is None:
+        raise MissingDependencyError("INT8 for OpenVINO needs the package nncf", "pip install 'vitdeploy[openvino]'")

@@ -111,7 +111,7 @@ def test_a_folded_pair_is_detected(traced: onnx.ModelProto, low_rank: VisionTran
 def test_a_simplifier_that_folds_is_rejected_and_the_traced_graph_kept(
     traced: onnx.ModelProto, low_rank: VisionTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("onnxsim.simplify", lambda model: (folded(model), True))
+    monkeypatch.setattr("onnxsim.simplify", lambda model, **options: (folded(model), True))
     kept = simplify(traced, low_rank.config)
     assert kept.model is traced
     assert "was rejected: expected 5 low-rank pairs" in kept.note
@@ -120,7 +120,7 @@ def test_a_simplifier_that_folds_is_rejected_and_the_traced_graph_kept(
 def test_a_simplifier_that_crashes_is_noted(
     traced: onnx.ModelProto, low_rank: VisionTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def crash(model: onnx.ModelProto) -> None:
+    def crash(model: onnx.ModelProto, **options: object) -> None:
         raise RuntimeError("first line\nsecond line")
 
     monkeypatch.setattr("onnxsim.simplify", crash)

@@ -189,7 +189,7 @@ class TestRefusals:
         ("options", "message"),
         [
             ({"opset": 12}, "from 18 to 23, got 12"),
-            ({"precision": "int8"}, "expected precision fp32, got 'int8'"),
+            ({"precision": "int7"}, "int7"),
             ({"eval_split": "holdout"}, "unknown split of data 'tiny' 'holdout'"),
             ({"eval_images": 0}, "no images"),
             ({"engine": "onnx2trt"}, "unknown engine 'onnx2trt'"),

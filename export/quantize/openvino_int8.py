@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import logging
 from pathlib import Path
@@ -13,17 +12,6 @@ import onnx
 from export.embed import PREFIX
 from export.trace import INPUT
 from runtime.runners.base import Images
-from vitnla.common.errors import MissingDependencyError
-
-
-def require_nncf() -> None:
-    """Check that NNCF is installed.
-
-    Raises:
-        MissingDependencyError: it is not.
-    """
-    if importlib.util.find_spec("nncf") is None:
-        raise MissingDependencyError("INT8 for OpenVINO needs the package nncf", "pip install 'vitdeploy[openvino]'")
 
 
 def quantize_by_nncf(source: Path, images: Images) -> onnx.ModelProto:
