@@ -24,7 +24,7 @@ from export.lowering import lower
 from export.metadata import key_fields, write_metadata, write_metadata_into
 from export.online import IMAGES as ONLINE_IMAGES
 from export.online import online_form, require_faithful
-from export.plan import FP8_OPSET, Lowering, plan_lowering
+from export.plan import FP8_OPSET, PRECISIONS, Lowering, plan_lowering
 from export.preparation import Prepare, preparation
 from export.quantize.calibration import Calibration
 from export.simplify import simplify
@@ -107,7 +107,9 @@ class ExportOptions:
 
     def lowering(self) -> Lowering:
         """Raises: InputError, MissingDependencyError: see `plan_lowering`."""
-        runtime = self.runtime or (self.engine if self.engine != "none" else "ort")
+        runtime = self.runtime or (
+            self.engine if self.engine in PRECISIONS else "ort"
+        )  # unknown engines are plan_engines' to refuse
         return plan_lowering(self.precision, runtime, self.graph_opset)
 
 
