@@ -135,7 +135,11 @@ def test_export_bench_parity_and_report_work_as_typed(tmp_path: Path) -> None:
         return found
 
     exported = vitdeploy("export", "--method", "svd", "--target-macs", "0.8", "--eval-images", "200")
-    assert set(exported) == {"bundle", "method", "macs", "parameters", "accuracy", "parity", "engines", "distillation"}
+    assert set(exported) == {
+        "bundle", "method", "macs", "parameters", "accuracy", "parity", "engines", "distillation",
+        "precision", "runtime", "quantization", "losses",
+    }  # fmt: skip
+    assert (exported["precision"], exported["quantization"]) == ("fp32", None)
     assert exported["distillation"] is None
     assert 0.7 < exported["macs"]["ratio"] <= 0.8  # type: ignore[index]
     assert (tmp_path / str(exported["bundle"]) / "manifest.json").is_file()
