@@ -11,6 +11,7 @@ from runtime.bundle import Bundle
 from runtime.engines import EnginePrecision
 from runtime.results import Scenario
 from runtime.runners.base import Hint, RunOptions
+from runtime.runners.openvino_runner import ARITHMETIC
 from runtime.runners.registry import runner
 from runtime.runners.trt_flavor import ENGINE_RUNTIMES, engine_flavor
 from vitnla.common.errors import InputError, MissingDependencyError, unknown_name
@@ -29,6 +30,12 @@ def scenario_named(name: str) -> Scenario:
     raise unknown_name("scenario", name, scenarios)
 
 
+def _precisions(runtime: str) -> tuple[EnginePrecision, ...]:
+    if runtime in ENGINE_RUNTIMES:
+        return get_args(EnginePrecision)
+    return ARITHMETIC if runtime == "openvino" else ()
+
+
 @dataclass(frozen=True)
 class Target:
     """A runtime and what must be known beside its name.
@@ -36,7 +43,8 @@ class Target:
     Args:
         runtime: its name.
         provider: the execution provider of ONNX Runtime.
-        precision: of the engine, for the runtimes that run engines; `None` stands for each that the bundle holds.
+        precision: of the engine, for the runtimes that run engines; `None` stands for each that the bundle holds. For OpenVINO,
+            of what the graph computes in floating point; `None` is the bundle's own.
     """
 
     runtime: str
@@ -45,7 +53,7 @@ class Target:
 
     @classmethod
     def parse(cls, text: str, provider: str = "cpu") -> Self:
-        """Read `ort`, `trt`, `trt:fp16`.
+        """Read `ort`, `trt`, `trt:fp16`, `openvino:bf16`.
 
         Args:
             text: the name of a runtime; one that runs engines may be followed by a precision.
@@ -57,14 +65,14 @@ class Target:
         runtime, colon, precision = text.partition(":")
         if not colon:
             return cls(runtime, provider if runtime == "ort" else "cpu")
-        if runtime not in ENGINE_RUNTIMES:
-            hint = f"only {', '.join(ENGINE_RUNTIMES)} take one, as in trt:fp16; --provider chooses that of ort"
+        known = _precisions(runtime)
+        if not known:
+            hint = f"only {', '.join(ENGINE_RUNTIMES)} and openvino take one, as in trt:fp16; --provider chooses that of ort"
             raise InputError(f"runtime '{runtime}' takes no precision, got '{text}'", hint)
-        known: tuple[EnginePrecision, ...] = get_args(EnginePrecision)
         for one in known:
             if one == precision:
                 return cls(runtime, precision=one)
-        raise unknown_name("engine precision", precision, known)
+        raise unknown_name(f"precision of {runtime}", precision, known)
 
     @property
     def label(self) -> str:
@@ -82,8 +90,9 @@ class Target:
         return tuple(replace(self, precision=one) for one in known if one in held) or (self,)
 
     def precision_on(self, bundle: Bundle) -> str:
-        """The precision in which it runs a bundle."""
-        return self.precision or bundle.manifest.precision
+        """The precision in which it runs a bundle; an INT8 graph stays one, whatever the rest of it is computed in."""
+        own = bundle.manifest.precision
+        return own if self.runtime == "openvino" and own != "fp32" else self.precision or own
 
     def unavailable(self) -> MissingDependencyError | None:
         """Why the runtime cannot run here, or None where it can."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 
 from runtime.bundle import Bundle
+from runtime.engines import EnginePrecision
 from runtime.parity import TOLERANCES, relative_error
+from runtime.plan import Target
 from runtime.runners import registry
 from runtime.runners.base import RunOptions, Session
 from runtime.runners.registry import runner, runner_names
@@ -158,3 +162,29 @@ def test_a_runner_that_cannot_be_imported_says_so(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(registry, "_BUILT_IN", {"other": "no_such_package:Runner"})
     with pytest.raises(MissingDependencyError, match="no_such_package"):
         runner("other")
+
+
+class TestOpenVinoShapes:
+    """The graph is compiled for one batch size; others still run, through a graph that takes all."""
+
+    @pytest.fixture(autouse=True)
+    def _needs_openvino(self) -> None:
+        pytest.importorskip("openvino")
+
+    @pytest.mark.parametrize("arithmetic", [None, "bf16"])
+    def test_every_batch_size_gets_the_same_logits(self, tiny_bundle: Bundle, arithmetic: EnginePrecision | None) -> None:
+        images, expected = tiny_bundle.reference()
+        limit = 1e-5 if arithmetic is None else 3e-2
+        with contextlib.closing(runner("openvino").load(tiny_bundle, RunOptions(1, batch=3, precision=arithmetic))) as session:
+            assert session.facts()["batch"] == 3
+            for size in (3, 2, 5):
+                assert relative_error(session.run(images[:size]), expected[:size]) < limit
+            session.run_all([images[:3], images[:2]])
+
+    def test_a_target_names_what_floats_are_computed_in(self, tiny_bundle: Bundle) -> None:
+        target = Target.parse("openvino:bf16")
+        assert (target.label, target.precision_on(tiny_bundle)) == ("openvino:bf16", "bf16")
+        int8 = Bundle(tiny_bundle.folder, tiny_bundle.manifest.model_copy(update={"precision": "int8"}))
+        assert target.precision_on(int8) == "int8"
+        with pytest.raises(InputError, match="unknown precision of openvino 'int8'"):
+            Target.parse("openvino:int8")

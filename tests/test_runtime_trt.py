@@ -227,7 +227,7 @@ class TestTargets:
         assert Target.parse("trt:fp16") == Target("trt", precision="fp16")
         assert Target.parse("ort", "cuda") == Target("ort", "cuda")
         assert Target.parse("openvino", "cuda") == Target("openvino")
-        with pytest.raises(InputError, match="unknown engine precision 'int4'"):
+        with pytest.raises(InputError, match="unknown precision of trt 'int4'"):
             Target.parse("trt:int4")
         with pytest.raises(InputError, match="runtime 'ort' takes no precision, got 'ort:fp16'"):
             Target.parse("ort:fp16")

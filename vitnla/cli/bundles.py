@@ -23,7 +23,7 @@ Runtimes = Annotated[
     list[str] | None,
     typer.Option(
         "--runtime",
-        help="Repeatable: ort, openvino, torch, torch-compile, trt, trt-rtx, or one engine precision, trt:fp16. Default: ort.",
+        help="Repeatable: ort, openvino, torch, torch-compile, trt, trt-rtx; with a precision, trt:fp16, openvino:bf16. Default: ort.",
     ),
 ]
 Provider = Annotated[str, typer.Option(help="Execution provider of ONNX Runtime: cpu, cuda or tensorrt.")]
