@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Self, get_args
 
 from runtime.bundle import Bundle
@@ -130,6 +131,7 @@ class BenchPlan:
         threads: CPU threads of every runtime.
         baseline: name of the bundle that others are compared with; by default the first dense one.
         timeout_s: longest time for any one step of a worker.
+        only: bundle name -> runtimes that it is measured on; those not named are measured on all.
     """
 
     bundles: tuple[Bundle, ...]
@@ -142,6 +144,7 @@ class BenchPlan:
     rounds: int = 10
     baseline: str | None = None
     timeout_s: float = 600.0
+    only: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     def check(self) -> None:
         """Refuse a plan that cannot be measured.
@@ -167,7 +170,12 @@ class BenchPlan:
     def cases(self) -> list[Case]:
         """The cells, without repetition, in the order in which they are reported."""
         product = itertools.product(self.batches, self.targets, self.bundles)
-        cases = (Case(bundle, one, batch) for batch, target, bundle in product for one in target.on(bundle))
+        cases = (
+            Case(bundle, one, batch)
+            for batch, target, bundle in product
+            if target.runtime in self.only.get(bundle.name, (target.runtime,))
+            for one in target.on(bundle)
+        )
         return list({case.key: case for case in cases}.values())
 
     def options(self, case: Case) -> RunOptions:

@@ -108,3 +108,17 @@ def numbers(text: str, what: str) -> tuple[float, ...]:
     if not all(math.isfinite(number) for number in found):
         raise InputError(f"{what}: expected finite numbers, got '{text}'", "such as 0.485,0.456,0.406")
     return found
+
+
+def seconds(text: str, what: str) -> float:
+    """A duration such as `90s`, `20m` or `1h`; a bare number is seconds.
+
+    Raises:
+        InputError: it is no such thing.
+    """
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    digits, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1.0)
+    try:
+        return float(digits) * unit
+    except ValueError as error:
+        raise InputError(f"{what}: expected a duration, got '{text}'", "such as 90s, 20m or 1h") from error

@@ -1,0 +1,1 @@
+"""`vitdeploy tune`: the fastest bundle within an accuracy budget, found by measurement."""

@@ -1,0 +1,67 @@
+"""The bundles that a tuning makes, each once: how deep, in what precision, for which runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.pipeline import ExportOptions
+from export.run import ExportRequest, export_model
+from export.tune.request import TuneRequest
+from runtime.bundle import MANIFEST, Bundle, open_bundle
+
+OnStep = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One bundle: `share` of the dense time kept by `auto` (None is the dense model), int8 for `lowering` (None is fp32)."""
+
+    share: float | None
+    lowering: str | None
+
+    @property
+    def name(self) -> str:
+        """Of the bundle and its folder: `dense-fp32`, `auto-0.48-int8-openvino`."""
+        base = "dense" if self.share is None else f"auto-{self.share:g}"
+        return f"{base}-fp32" if self.lowering is None else f"{base}-int8-{self.lowering}"
+
+    @property
+    def runtimes(self) -> frozenset[str] | None:
+        """Where it is measured; None is everywhere."""
+        return None if self.lowering is None else frozenset({self.lowering})
+
+
+def make(candidate: Candidate, request: TuneRequest, on_step: OnStep) -> Bundle:
+    """Export a candidate with its accuracy on the validation split, or open it where an earlier run has made it.
+
+    INT8 is made from the fp32 bundle of the same share, so each share is decomposed once.
+    """
+    folder = request.folder / "candidates" / candidate.name
+    if (folder / MANIFEST).is_file():
+        return open_bundle(folder)
+    return _export(candidate, request, folder, ("validation", request.images), on_step)
+
+
+def hand_over(candidate: Candidate, request: TuneRequest, folder: Path, on_step: OnStep) -> Bundle:
+    """The answer's bundle, with its accuracy on the test split, which nothing has looked at before."""
+    return _export(candidate, request, folder, ("test", request.test_images), on_step)
+
+
+def _export(candidate: Candidate, request: TuneRequest, folder: Path, split: tuple[str, int | None], on_step: OnStep) -> Bundle:
+    again = candidate.share is not None and (candidate.lowering is not None or split[0] == "test")
+    model, method, settings = request.model, "none", {}
+    if again:
+        model = str(make(Candidate(candidate.share, None), request, on_step).folder)
+    elif candidate.share is not None:
+        method, settings = "auto", {"target_latency": candidate.share}
+    options = ExportOptions(
+        name=candidate.name, precision="fp32" if candidate.lowering is None else "int8", runtime=candidate.lowering,
+        eval_split=split[0], eval_images=split[1], force=True,
+    )  # fmt: skip
+    export = ExportRequest(
+        model, request.data, method, settings, folder, options, request.command, request.calibration_images,
+        latency_batch=request.batch, latency_threads=request.threads,
+    )  # fmt: skip
+    return export_model(export, lambda text: on_step(f"{candidate.name}: {text}"))

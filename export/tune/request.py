@@ -1,0 +1,86 @@
+"""What `vitdeploy tune` is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.plan import Target
+from vitnla.common.errors import InputError
+from vitnla.common.schema import Record
+
+LOWERINGS = ("ort", "openvino")
+"""Runtimes for which int8 graphs are tuned here."""
+
+
+@dataclass(frozen=True)
+class TuneRequest:
+    """The question: which bundle is the fastest on this machine within a loss.
+
+    Args:
+        model: SPEC of the dense model, `data` that of its images.
+        max_drop: points of top-1 that may be lost against the dense model, on the validation split.
+        targets: runtimes to choose from.
+        batch: images at a time.
+        threads: of every runtime.
+        images: how many images of the validation split; `None` is all.
+        test_images: how many of the test split, which is looked at once, for the answer; `None` is all.
+        calibration_images: how many of the calibration split; `None` is all.
+        time_budget_s: seconds after which no further share is tried.
+        seconds: measured time of each cell of the final comparison.
+        folder: everything is kept here; a tuning that was interrupted goes on where it stopped.
+        command: the command line, for the manifests.
+    """
+
+    model: str
+    data: str
+    max_drop: float
+    targets: tuple[Target, ...]
+    batch: int
+    threads: int
+    images: int | None
+    test_images: int | None
+    calibration_images: int | None
+    time_budget_s: float
+    seconds: float
+    folder: Path
+    command: str
+
+    @property
+    def lowerings(self) -> tuple[str, ...]:
+        """The runtimes that int8 graphs are made for."""
+        return tuple(dict.fromkeys(target.runtime for target in self.targets if target.runtime in LOWERINGS))
+
+    @property
+    def settings(self) -> TuneSettings:
+        """What must be the same for a tuning to go on in its folder."""
+        return TuneSettings(
+            model=self.model, data=self.data, batch=self.batch, threads=self.threads, images=self.images,
+            calibration_images=self.calibration_images,
+        )  # fmt: skip
+
+    def check(self) -> None:
+        """Refuse what cannot be tuned.
+
+        Raises:
+            InputError: a number is out of range, or a runtime is none of those that can be tuned for.
+        """
+        if not 0 <= self.max_drop < 100:
+            raise InputError(f"expected --max-drop between 0 and 100 points, got {self.max_drop:g}", "such as --max-drop 1.0")
+        if not self.time_budget_s > 0:
+            raise InputError(f"expected a time budget above 0 s, got {self.time_budget_s:g}", "such as --time-budget 20m")
+        for target in self.targets:
+            if target.runtime not in LOWERINGS or target.provider != "cpu":
+                hint = f"tune chooses among {' and '.join(LOWERINGS)} so far; export --precision and bench compare the others"
+                raise InputError(f"tune does not know runtime '{target.label}'", hint)
+
+
+class TuneSettings(Record):
+    """What the bundles of a tuning folder were made with."""
+
+    model: str
+    data: str
+    batch: int
+    threads: int
+    images: int | None
+    calibration_images: int | None

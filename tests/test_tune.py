@@ -1,0 +1,139 @@
+"""The search for the fastest bundle: how deep, which cell, and a whole tuning of the tiny model's folder rules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from export.tune.candidates import Candidate
+from export.tune.choice import choose, within
+from export.tune.request import TuneRequest
+from export.tune.run import SETTINGS, tune
+from export.tune.shares import FIRST, LEAST, MOST, RESOLUTION, next_share
+from runtime.evaluation import Evaluation
+from runtime.plan import Target
+from runtime.results import Cell
+from vitnla.cli.output import seconds
+from vitnla.common.errors import InputError
+
+
+def _searched(limit: float) -> dict[float, bool]:
+    tried: dict[float, bool] = {}
+    while (share := next_share(tried)) is not None:
+        assert share not in tried
+        tried[share] = share >= limit
+        assert len(tried) < 20
+    return tried
+
+
+@given(st.floats(LEAST, 0.9))
+def test_the_search_ends_close_to_the_deepest_good_share(limit: float) -> None:
+    good = [share for share, ok in _searched(limit).items() if ok]
+    assert min(good) >= limit
+    assert min(good) - limit <= max(RESOLUTION, min(good) * 0.2 if min(good) * 0.8 < LEAST else 0)
+
+
+def test_the_search_gives_up_where_nothing_is_within() -> None:
+    tried = _searched(2.0)
+    assert max(tried) <= MOST
+    assert next(iter(tried)) == FIRST
+    assert not any(tried.values())
+
+
+def _cell(name: str, method: str, precision: str, speed: float, top1: float | None, *, error: str | None = None) -> Cell:
+    noise = (0.99, 1.01, 1.0, 0.995, 1.005)
+    return Cell(
+        run="r", created="now", command="", bundle=name, bundle_path=name, method=method, runtime="ort", precision=precision, batch=1,
+        scenario="single-stream", images_per_s=speed, rounds_images_per_s=tuple(speed * one for one in noise), top1=top1, error=error,
+    )  # fmt: skip
+
+
+class TestChoice:
+    dense = _cell("dense", "none", "fp32", 100, 0.90)
+    int8 = _cell("dense-int8", "none", "int8", 200, 0.899)
+
+    def test_the_fastest_within_the_budget_wins(self) -> None:
+        deep, good = _cell("deep", "auto", "int8", 500, 0.85), _cell("good", "auto", "int8", 300, 0.893)
+        choice = choose([self.dense, self.int8, deep, good], 0.90, 1.0)
+        assert (choice.cell, choice.dense, choice.fp32, choice.decomposed) == (good, self.int8, self.dense, True)
+        assert choice.gain is not None
+        assert choice.gain.value == pytest.approx(1.5)
+        assert choice.speedup is not None
+        assert choice.speedup.value == pytest.approx(3.0)
+
+    def test_dense_int8_wins_where_nothing_beats_it(self) -> None:
+        choice = choose([self.dense, self.int8, _cell("slow", "auto", "fp32", 150, 0.90)], 0.90, 1.0)
+        assert (choice.cell, choice.decomposed, choice.gain) == (self.int8, False, None)
+
+    def test_a_gain_that_chance_explains_is_none(self) -> None:
+        close = _cell("close", "auto", "int8", 200.2, 0.90).model_copy(
+            update={"rounds_images_per_s": (190.0, 212.0, 199.0, 201.0, 199.5)}
+        )
+        assert choose([self.dense, self.int8, close], 0.90, 1.0).cell == self.int8
+
+    def test_an_int8_beyond_the_budget_leaves_fp32(self) -> None:
+        choice = choose([self.dense, self.int8], 0.90, 0.05)
+        assert choice.cell == self.dense
+        assert choice.speedup is None
+
+    def test_a_failed_cell_or_one_without_accuracy_is_never_chosen(self) -> None:
+        for cell in (_cell("x", "auto", "int8", 900, 0.9, error="crashed"), _cell("x", "auto", "int8", 900, None)):
+            assert not within(cell, 0.9, 50)
+            assert choose([self.dense, self.int8, cell], 0.90, 50).cell == self.int8
+
+    def test_without_the_dense_model_there_is_no_choice(self) -> None:
+        with pytest.raises(ValueError, match="dense fp32"):
+            choose([self.int8], 0.9, 1.0)
+
+
+def _request(folder: Path, **changes: object) -> TuneRequest:
+    given_: dict[str, object] = {
+        "model": "demo", "data": "demo", "max_drop": 1.0, "targets": (Target("ort"),), "batch": 4, "threads": 1, "images": 50,
+        "test_images": 50, "calibration_images": 32, "time_budget_s": 60.0, "seconds": 0.3, "folder": folder, "command": "tune",
+    }  # fmt: skip
+    return TuneRequest(**(given_ | changes))  # type: ignore[arg-type]
+
+
+NO_IMAGES = Evaluation(lambda count: "", np.empty(0, np.int64), lambda bundle: ())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"max_drop": -1.0}, "--max-drop between 0 and 100"),
+        ({"time_budget_s": 0.0}, "time budget above 0"),
+        ({"targets": (Target("trt"),)}, "does not know runtime 'trt'"),
+        ({"targets": (Target("ort", "cuda"),)}, "does not know runtime 'ort:cuda'"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused(tmp_path: Path, changes: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        tune(_request(tmp_path, **changes), NO_IMAGES)
+    assert not (tmp_path / SETTINGS).exists()
+
+
+def test_another_question_needs_another_folder(tmp_path: Path) -> None:
+    (tmp_path / SETTINGS).write_text(_request(tmp_path, batch=2).settings.to_json())
+    with pytest.raises(InputError, match="other settings"):
+        tune(_request(tmp_path), NO_IMAGES)
+
+
+def test_names_of_candidates() -> None:
+    assert Candidate(None, None).name == "dense-fp32"
+    assert Candidate(0.48, "openvino").name == "auto-0.48-int8-openvino"
+    assert Candidate(0.48, "openvino").runtimes == {"openvino"}
+    assert Candidate(0.48, None).runtimes is None
+
+
+@pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("20m", 1200), ("1h", 3600), ("7.5", 7.5)])
+def test_durations(text: str, expected: float) -> None:
+    assert seconds(text, "--time-budget") == expected
+
+
+def test_a_duration_that_is_none() -> None:
+    with pytest.raises(InputError, match="expected a duration, got 'soon'"):
+        seconds("soon", "--time-budget")

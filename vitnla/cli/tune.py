@@ -1,0 +1,109 @@
+"""`vitdeploy tune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vitnla.cli.bundles import ARTIFACTS, DEFAULT_THREADS, Threads, targets
+from vitnla.cli.output import Json, command_line, emit, say, seconds, status
+
+if TYPE_CHECKING:
+    from export.tune.run import Answer
+    from runtime.stats import Interval
+
+_OPENVINO_BF16 = "openvino:bf16"
+
+
+def tune(
+    model: Annotated[str, typer.Option(help="The dense model, as for export.")] = "demo",
+    data: Annotated[str, typer.Option(help="Data SPEC with calibration, validation and test splits (docs/data.md).")] = "demo",
+    max_drop: Annotated[float, typer.Option(help="Points of top-1 that may be lost on the validation split.")] = 1.0,
+    runtime: Annotated[
+        list[str] | None, typer.Option("--runtime", help="Repeatable: ort, openvino, openvino:bf16. Default: all that run here.")
+    ] = None,
+    batch: Annotated[int, typer.Option("-b", "--batch-size", min=1, help="Images at a time.")] = 16,
+    time_budget: Annotated[str, typer.Option(help="After this long nothing deeper is tried: 90s, 20m, 1h.")] = "20m",
+    duration: Annotated[float, typer.Option(help="Measured seconds of each cell of the final comparison.")] = 4.0,
+    threads: Threads = DEFAULT_THREADS,
+    images: Annotated[int, typer.Option(min=1, help="Validation images, at most.")] = 2000,
+    test_images: Annotated[int | None, typer.Option(min=1, help="Test images for the answer. Default: all.")] = None,
+    calibration_images: Annotated[int | None, typer.Option(min=1, help="Default: the whole calibration split.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder; an interrupted tuning there goes on.")] = ARTIFACTS
+    / "tune",
+    json: Json = False,
+) -> None:
+    """Find the fastest bundle on this machine within an accuracy budget, and hand it over."""
+    from rich.console import Console
+
+    from export.tune.request import TuneRequest
+    from export.tune.run import RESULTS
+    from export.tune.run import tune as run
+    from runtime.report.console import cells_table
+    from runtime.report.formats import write
+    from vitnla.cli.evaluation import load_evaluation
+
+    request = TuneRequest(
+        model, data, max_drop, targets(runtime or _all_here(), "cpu"), batch, threads, images, test_images, calibration_images,
+        seconds(time_budget, "--time-budget"), duration, output, command_line(),
+    )  # fmt: skip
+    request.check()
+    with status() as on_step:
+        answer = run(request, load_evaluation(data, "validation", images), on_step)
+    report = output / "report.html"
+    write(list(answer.cells), report, "html", f"vitdeploy tune: {model}, at most {max_drop:g} points")
+    if json:
+        emit(_record(answer))
+    else:
+        Console().print(cells_table(list(answer.cells)))
+    _say_answer(answer, request)
+    say(f"{output / RESULTS} holds every cell; {report} draws them")
+
+
+def _all_here() -> list[str]:
+    from runtime.machine import machine_facts
+    from runtime.runners.registry import runner
+
+    openvino = ["openvino", *([_OPENVINO_BF16] if {"avx512_bf16", "amx_bf16"} & set(machine_facts()["cpu_flags"]) else [])]
+    return ["ort", *(openvino if runner("openvino").availability().ok else [])]
+
+
+def _say_answer(answer: Answer, request: Any) -> None:
+    choice, accuracy = answer.choice, answer.bundle.manifest.accuracy
+    cell = choice.cell
+    if not choice.decomposed:
+        say(f"nothing decomposed is faster than {cell.bundle} within {request.max_drop:g} points: that is the answer")
+    say(
+        f"{answer.bundle.folder}: {cell.bundle} on {cell.runtime}, batch {cell.batch}, {request.threads} threads: {cell.images_per_s:.0f} images/s, "
+        f"{_times(choice.speedup)} dense fp32 on {choice.fp32.runtime}, {_times(choice.gain)} the fastest dense one ({choice.dense.bundle} on "
+        f"{choice.dense.runtime})"
+    )
+    say(
+        f"top-1 on {accuracy.images:,} test images: {accuracy.top1:.2%} (dense {accuracy.dense_top1:.2%}); chosen on the validation split, "
+        f"in {answer.seconds / 60:.1f} min"
+    )
+
+
+def _times(ratio: Interval | None) -> str:
+    return "1x" if ratio is None else f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
+
+
+def _record(answer: Answer) -> dict[str, Any]:
+    choice, accuracy = answer.choice, answer.bundle.manifest.accuracy
+    return {
+        "bundle": str(answer.bundle.folder),
+        "candidate": choice.cell.bundle,
+        "runtime": choice.cell.runtime,
+        "batch": choice.cell.batch,
+        "decomposed": choice.decomposed,
+        "images_per_s": choice.cell.images_per_s,
+        "speedup_over_dense_fp32": choice.speedup and choice.speedup._asdict(),
+        "gain_over_fastest_dense": choice.gain and choice.gain._asdict(),
+        "fastest_dense": {"bundle": choice.dense.bundle, "runtime": choice.dense.runtime},
+        "validation": {"dense_top1": answer.dense_top1, "top1": choice.cell.top1, "images": choice.cell.accuracy_images},
+        "test": accuracy.model_dump(include={"dense_top1", "top1", "agreement", "images"}),
+        "shares": [{"share": share, "within_budget": ok} for share, ok in answer.tried.items()],
+        "seconds": answer.seconds,
+    }
