@@ -16,6 +16,7 @@ from export.verify import OnnxModel
 from runtime.bundle import MODEL, REFERENCE
 from runtime.engines import EnginePrecision
 from runtime.parity import relative_error
+from runtime.runners.base import Images, Logits
 from vitnla.common.errors import VerdictError
 
 TOLERANCE: dict[LowPrecision, float] = {"fp16": 5e-2, "bf16": 2e-1}
@@ -41,10 +42,29 @@ def engine_graph(folder: Path, precision: EnginePrecision, scratch: Path) -> tup
         images, logits = reference["images"], reference["logits"]
     if precision != "fp16" and precision != "bf16":
         return folder / MODEL, relative_error(OnnxModel(folder / MODEL)(images), logits)
-    source = onnx.load(folder / MODEL)
+    hint = f"use --engine-precision {'fp32 or bf16' if precision == 'fp16' else 'fp32'}"
+    lowered, error = survives(onnx.load(folder / MODEL), precision, images, logits, scratch, hint)
+    save_model(lowered, scratch / MODEL)
+    return scratch / MODEL, error
+
+
+def survives(
+    source: onnx.ModelProto, precision: LowPrecision, images: Images, logits: Logits, scratch: Path, hint: str
+) -> tuple[onnx.ModelProto, float]:
+    """A graph at a 16-bit precision, and how far its logits are from the reference.
+
+    Args:
+        source: the fp32 graph.
+        precision: `fp16` or `bf16`.
+        images: of the reference, and `logits` torch's in fp32.
+        scratch: a folder for what must be written.
+        hint: what to do where the model does not survive.
+
+    Raises:
+        VerdictError: it does not; names the first value that does not fit the format, if one does not.
+    """
     target, lowered = FORMATS[precision], to_precision(source, precision)
-    simulated = rounded(lowered, target)
-    save_model(simulated, scratch / "rounded.onnx")
+    save_model(rounded(lowered, target), scratch / "rounded.onnx")
     error = relative_error(OnnxModel(scratch / "rounded.onnx")(images), logits)
     if not error <= TOLERANCE[precision]:
         simulated = onnx.load(scratch / "rounded.onnx")
@@ -52,10 +72,9 @@ def engine_graph(folder: Path, precision: EnginePrecision, scratch: Path) -> tup
         raise VerdictError(
             f"in {precision} the logits differ from torch's by {error:.1e} of the largest, expected at most "
             f"{TOLERANCE[precision]:.0e}" + (f"; {cause}, and {precision} ends at {target.largest:.3g}" if cause else ""),
-            f"use --engine-precision {'fp32 or bf16' if precision == 'fp16' else 'fp32'}",
+            hint,
         )
-    save_model(lowered, scratch / MODEL)
-    return scratch / MODEL, error
+    return lowered, error
 
 
 def _large_weight(model: onnx.ModelProto, target: Format) -> str | None:

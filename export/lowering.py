@@ -7,8 +7,10 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import onnx
 
+from export.engine_graph import survives
 from export.plan import Lowering
 from export.precision import to_fp16
 from export.quantize.calibration import Calibration, input_magnitudes
@@ -18,7 +20,7 @@ from export.quantize.openvino_int8 import quantize_by_nncf
 from export.quantize.sensitivity import mean_divergence, measure_sensitivity, restore, sensitive_linears
 from export.quantize.tensorrt_qdq import insert_qdq
 from export.storage import fits_one_file, save_model
-from runtime.bundle import Quantization
+from runtime.bundle import REFERENCE, Quantization
 from runtime.runners.base import Logits
 from vitnla.model.config import ViTConfig
 
@@ -34,7 +36,7 @@ def lower(path: Path, plan: Lowering, config: ViTConfig, calibration: Calibratio
     """Write the graph at `path` anew at the plan's precision.
 
     Args:
-        path: the fp32 graph; replaced.
+        path: the fp32 graph, the bundle's reference beside it; replaced.
         plan: what to lower to.
         config: of the graph: its encoder's linears are what is quantised.
         calibration: its images; none where the plan does not calibrate.
@@ -42,16 +44,26 @@ def lower(path: Path, plan: Lowering, config: ViTConfig, calibration: Calibratio
 
     Returns:
         What the quantisation did; `None` for floating point.
+
+    Raises:
+        VerdictError: the model does not survive fp16; names the first value that does not fit.
     """
     on_step(f"converting to {plan.precision} for {plan.runtime}")
     if plan.precision == "fp16":
-        save_model(to_fp16(onnx.load(path)), path)
+        _in_fp16(path)
         return None
     if plan.runtime == "openvino":
         return _by_nncf(path, calibration)
     if plan.runtime == "ort":
         return _by_onnxruntime(path, plan, config, calibration, on_step)
     return _for_tensorrt(path, plan, config, calibration)
+
+
+def _in_fp16(path: Path) -> None:
+    with np.load(path.parent / REFERENCE, allow_pickle=False) as reference, tempfile.TemporaryDirectory() as scratch:
+        images, logits = reference["images"], reference["logits"]
+        hint = "leave it fp32; bf16 has the range of fp32: --precision bf16 --runtime openvino, or --engine-precision bf16"
+        save_model(survives(onnx.load(path), "fp16", images, logits, Path(scratch), hint)[0], path)
 
 
 def _by_nncf(path: Path, calibration: Calibration) -> Quantization:

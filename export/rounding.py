@@ -94,12 +94,21 @@ def _in_fp32(tensor: onnx.TensorProto) -> onnx.TensorProto:
 
 
 def _place(model: onnx.ModelProto, node_name: str) -> str:
-    """Where a node stands: the layer whose parameters it reads, else the block that was reached before it."""
+    """Where a node stands: the layer whose parameters it reads, or whose bias is added to it, else the block before it."""
     place = "the input"
     for node in model.graph.node:
-        named = [name for name in node.input if re.search(r"\.(weight|bias)$", name)]
-        place = named[0].rpartition(".")[0] if named else place
+        if layer := _layer(node):
+            place = layer
         if node.name == node_name:
+            readers = [
+                _layer(reader) for reader in model.graph.node if reader.op_type == "Add" and node.output[0] in reader.input
+            ]
             block = re.match(r"blocks\.\d+", place)
-            return place if named or block is None else block[0]
+            return layer or next(filter(None, readers), block[0] if block else place)
     return place
+
+
+def _layer(node: onnx.NodeProto) -> str | None:
+    """The layer whose weight or bias a node reads; a MatMul's weight, which was transposed, has lost its name."""
+    named = [name for name in node.input if re.search(r"\.(weight|bias)$", name)]
+    return named[0].rpartition(".")[0] if named else None
