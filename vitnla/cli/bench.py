@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vitnla.cli.bundles import ARTIFACTS, DEFAULT_THREADS, Bundles, Provider, Runtimes, Threads, open_bundles, targets
-from vitnla.cli.output import Json, bar, command_line, emit, integers, say
+from vitnla.cli.output import Json, bar, command_line, emit, integers, say, status
 
 if TYPE_CHECKING:
+    from runtime.bundle import Bundle
     from runtime.results import Cell
 
 
@@ -24,6 +25,9 @@ def bench(
     baseline: Annotated[
         str | None, typer.Option(help="Bundle that others are compared with. Default: the first dense one.")
     ] = None,
+    controls: Annotated[
+        bool, typer.Option("--controls", help="Also measure each source dense at the same precision, and dense in INT8.")
+    ] = False,
     provider: Provider = "cpu",
     threads: Threads = DEFAULT_THREADS,
     data: Annotated[str, typer.Option(help="Accuracy is measured on the test split of this data; none skips it.")] = "demo",
@@ -43,8 +47,11 @@ def bench(
 
     chosen = targets(runtime, provider)
     batches, kind = integers(batch, "batch size"), scenario_named(scenario)  # before a missing bundle is made
+    opened = open_bundles(bundles)
+    if controls:
+        opened += _controls(opened, [target.runtime for target in chosen], "demo" if data == "none" else data, eval_images)
     plan = BenchPlan(
-        open_bundles(bundles), chosen, batches, threads, kind, duration,
+        opened, chosen, batches, threads, kind, duration,
         rounds=rounds, baseline=baseline, timeout_s=timeout,
     )  # fmt: skip
     evaluation = None if data == "none" else load_evaluation(data, count=eval_images)
@@ -56,6 +63,16 @@ def bench(
     else:
         Console().print(cells_table(cells))
     say(f"appended to {results_file}; vitdeploy report {results_file} -o report.html draws it")
+
+
+def _controls(bundles: tuple[Bundle, ...], runtimes: list[str], data: str, eval_images: int | None) -> tuple[Bundle, ...]:
+    from export.controls import make_control, wanted_controls
+
+    with status() as on_step:
+        return tuple(
+            make_control(control, data, ARTIFACTS / "controls", command_line(), on_step, eval_images=eval_images)
+            for control in wanted_controls(bundles, runtimes)
+        )
 
 
 def _record(cell: Cell) -> dict[str, Any]:

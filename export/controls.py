@@ -1,0 +1,77 @@
+"""The dense bundles that a claim about a decomposed one has to be compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.pipeline import ExportOptions
+from export.run import ExportRequest, export_model
+from runtime.bundle import MANIFEST, Bundle, open_bundle
+from vitnla.common.errors import InputError
+
+DENSE = "none"
+_INT8_FOR = ("ort", "openvino")
+"""Runtimes that get a dense INT8 control made for them."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """A dense model: of which source, in which precision, made for which runtime."""
+
+    source: str
+    source_sha256: str
+    precision: str
+    runtime: str
+
+    @property
+    def name(self) -> str:
+        """Of the bundle and its folder; eight digits of the hash tell sources of one name apart."""
+        stem = Path(self.source.partition(":")[2] or self.source).name.partition("@")[0]
+        words = [stem, self.source_sha256[:8], "dense", self.precision, *([] if self.runtime == "ort" else [self.runtime])]
+        return "-".join(words)
+
+
+def wanted_controls(bundles: Iterable[Bundle], runtimes: Iterable[str]) -> list[Control]:
+    """For every decomposed bundle, dense at its own precision, and dense INT8 for each of the runtimes; none that is there already."""
+    bundles, runtimes = tuple(bundles), tuple(runtimes)
+    there = {_control(bundle) for bundle in bundles if bundle.manifest.method == DENSE}
+    wanted: dict[Control, None] = {}
+    for bundle in bundles:
+        manifest = bundle.manifest
+        if manifest.method == DENSE:
+            continue
+        wanted[_control(bundle)] = None
+        for runtime in runtimes:
+            if runtime in _INT8_FOR:
+                wanted[Control(manifest.source, manifest.source_sha256, "int8", runtime)] = None
+    return [control for control in wanted if control not in there]
+
+
+def make_control(
+    control: Control, data: str, folder: Path, command: str, on_step: Callable[[str], None], *, eval_images: int | None = None
+) -> Bundle:
+    """Export a control below `folder`, or open it where it was exported before.
+
+    Raises:
+        InputError: the source is gone or has changed since the decomposed bundle was made, or the folder holds something else.
+    """
+    destination = folder / control.name
+    if (destination / MANIFEST).is_file():
+        bundle = open_bundle(destination)
+    else:
+        options = ExportOptions(name=control.name, precision=control.precision, runtime=control.runtime, eval_images=eval_images)
+        request = ExportRequest(control.source, data, DENSE, {}, destination, options, command)
+        bundle = export_model(request, lambda text: on_step(f"control {control.name}: {text}"))
+    if bundle.manifest.source_sha256 != control.source_sha256:
+        raise InputError(
+            f"{control.source} is no longer the model that the bundles were made of (its weights differ)",
+            "export the bundles again, or leave out --controls",
+        )
+    return bundle
+
+
+def _control(bundle: Bundle) -> Control:
+    manifest = bundle.manifest
+    return Control(manifest.source, manifest.source_sha256, manifest.precision, manifest.runtime)
