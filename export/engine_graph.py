@@ -15,7 +15,7 @@ from export.storage import save_model
 from export.verify import OnnxModel
 from runtime.bundle import MODEL, REFERENCE
 from runtime.engines import EnginePrecision
-from runtime.parity import relative_error
+from runtime.logits import relative_error
 from runtime.runners.base import Images, Logits
 from vitnla.common.errors import VerdictError
 

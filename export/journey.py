@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from export.preparation import Prepare
 from export.verify import Progress, answer
+from runtime.logits import probabilities
 from runtime.runners.base import Images
 from vitnla.common.measures import Accuracy, LossStage
 from vitnla.data.dataset import Split
@@ -71,9 +72,8 @@ def loss_stage(stage: Stage, before: Answers, after: Answers, labels: NDArray[np
 
 def _margins(logits: Logits) -> NDArray[np.float64]:
     """Probability of the first class less that of the second, [N]; 1 where there is one class only."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    probabilities = np.sort(shifted / shifted.sum(axis=1, keepdims=True), axis=1)
-    return probabilities[:, -1] - (probabilities[:, -2] if probabilities.shape[1] > 1 else 0.0)
+    ranked = np.sort(probabilities(logits), axis=1)
+    return ranked[:, -1] - (ranked[:, -2] if ranked.shape[1] > 1 else 0.0)
 
 
 def _relative_rms(before: Logits, after: Logits) -> float:

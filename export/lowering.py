@@ -17,10 +17,11 @@ from export.quantize.calibration import Calibration, input_magnitudes
 from export.quantize.linears import encoder_linears, linear_macs, name_nodes
 from export.quantize.onnxruntime_int8 import merge_biases, quantize_linears, quantize_linears_dynamically
 from export.quantize.openvino_int8 import quantize_by_nncf
-from export.quantize.sensitivity import mean_divergence, measure_sensitivity, restore, sensitive_linears
+from export.quantize.sensitivity import measure_sensitivity, restore, sensitive_linears
 from export.quantize.tensorrt_qdq import insert_qdq
 from export.storage import fits_one_file, save_model
 from runtime.bundle import REFERENCE, Quantization
+from runtime.logits import mean_divergence
 from runtime.runners.base import Logits
 from vitnla.model.config import ViTConfig
 

@@ -44,7 +44,8 @@ from runtime.bundle import (
     Manifest,
     open_bundle,
 )
-from runtime.parity import TOLERANCES, relative_error
+from runtime.logits import relative_error
+from runtime.parity import TOLERANCES
 from vitnla.common.errors import InputError, VerdictError
 from vitnla.common.files import atomic_folder, check_free, write_atomically
 from vitnla.common.measures import Distillation

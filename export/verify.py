@@ -13,8 +13,8 @@ import onnxruntime
 
 from export.preparation import Prepare
 from runtime.bundle import Bundle, Parity
+from runtime.logits import relative_error
 from runtime.machine import usable_cores
-from runtime.parity import relative_error
 from runtime.runners.base import Images, Logits, RunOptions
 from runtime.runners.registry import runner
 from vitnla.data.image_files import Images as Pixels

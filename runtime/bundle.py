@@ -163,6 +163,12 @@ class Bundle:
         batch = self.manifest.input.shape[0]
         return batch if isinstance(batch, int) else None
 
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether the graph's output is probabilities, not logits."""
+        embedded = self.manifest.embedded
+        return embedded is not None and embedded.output == "probabilities"
+
     def model_bytes(self) -> int:
         """Size of the ONNX model on disk, external data included."""
         return sum(file.stat().st_size for file in self.folder.glob(f"{MODEL}*"))

@@ -10,8 +10,9 @@ from pydantic import Field
 from runtime.bundle import Bundle
 from runtime.child import WorkerError
 from runtime.evaluation import Evaluation, evaluate
+from runtime.logits import as_log, least_cosine, mean_divergence, relative_error
 from runtime.plan import Target
-from runtime.runners.base import Logits, RunOptions
+from runtime.runners.base import RunOptions
 from runtime.runners.registry import runner
 from runtime.worker_client import Worker
 from vitnla.common.schema import Record
@@ -34,6 +35,10 @@ class ParityRow(Record):
     tolerance: float
     max_rel: float | None = None
     """Null where the logits are not finite or the runtime failed; `error` says which."""
+    cosine: float | None = None
+    """The least over the reference images, of logits and reference."""
+    divergence: float | None = None
+    """Mean KL(reference || runtime) of the class probabilities over the reference images, nats."""
     reference_images: int = 0
     images: int | None = None
     top1: float | None = None
@@ -44,6 +49,10 @@ class ParityRow(Record):
     """Images that the dense torch model has right and this one wrong."""
     gained: int | None = None
     """The reverse."""
+    p_value: float | None = None
+    """Of McNemar's exact test of lost against gained."""
+    calibration_error: float | None = None
+    """Expected calibration error, 15 bins."""
     warnings: tuple[str, ...] = ()
     facts: dict[str, Any] = Field(default_factory=dict)
     error: str | None = None
@@ -52,14 +61,6 @@ class ParityRow(Record):
     def verdict(self) -> Literal["met", "not met"]:
         """Whether the logits are within the tolerance. Accuracy is information, not verdict."""
         return "met" if self.max_rel is not None and self.max_rel <= self.tolerance else "not met"
-
-
-def relative_error(logits: Logits, reference: Logits) -> float:
-    """max |logits - reference| / max |reference|; infinite where anything is not finite."""
-    if not (np.isfinite(logits).all() and np.isfinite(reference).all()):
-        return float("inf")
-    scale = max(float(np.abs(reference).max()), np.finfo(np.float32).tiny)
-    return float(np.abs(logits.astype(np.float64) - reference).max() / scale)
 
 
 def check_parity(
@@ -101,9 +102,15 @@ def check_parity(
 
 def _compare(worker: Worker, bundle: Bundle) -> dict[str, Any]:
     images, reference = bundle.reference()
-    found = relative_error(worker.infer(images), reference)
-    known = {"reference_images": len(images)}
-    return {**known, "max_rel": found} if np.isfinite(found) else {**known, "error": "the logits hold NaN or infinity"}
+    logits = worker.infer(images)
+    found = relative_error(logits, reference)
+    known: dict[str, Any] = {"reference_images": len(images)}
+    if not np.isfinite(found):
+        return {**known, "error": "the logits hold NaN or infinity"}
+    known |= {"max_rel": found, "cosine": least_cosine(logits, reference)}
+    if bundle.gives_probabilities:
+        return {**known, "divergence": mean_divergence(as_log(reference), as_log(logits))}
+    return {**known, "divergence": mean_divergence(reference, logits)}
 
 
 def _score(worker: Worker, bundle: Bundle, evaluation: Evaluation | None) -> dict[str, Any]:
@@ -112,5 +119,6 @@ def _score(worker: Worker, bundle: Bundle, evaluation: Evaluation | None) -> dic
     score = evaluate(worker.infer, bundle, evaluation)
     return {
         "images": score.images, "top1": score.top1.value, "top1_low": score.top1.low, "top1_high": score.top1.high,
-        "agreement": score.agreement, "lost": score.lost, "gained": score.gained, "warnings": score.warnings,
+        "agreement": score.agreement, "lost": score.lost, "gained": score.gained, "p_value": score.p_value,
+        "calibration_error": score.calibration_error, "warnings": score.warnings,
     }  # fmt: skip

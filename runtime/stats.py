@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtr, stdtrit
+from scipy.stats import binomtest
 
 from runtime.results import Latency
 
@@ -76,6 +78,30 @@ def wilson(successes: int, trials: int) -> Interval:
     centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     half = _Z95 / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
     return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def mcnemar(lost: int, gained: int) -> float:
+    """p-value of McNemar's exact test (1947; two-sided binomial on the discordant pairs): could both models be equally often right?
+
+    Args:
+        lost: images that the one model has right and the other wrong.
+        gained: the reverse.
+    """
+    discordant = lost + gained
+    return float(binomtest(lost, discordant, 0.5).pvalue) if discordant else 1.0
+
+
+def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = 15) -> float:
+    """Expected calibration error (Guo et al. 2017, eq. 5): |accuracy - mean confidence| averaged over equal-width bins.
+
+    Args:
+        confidence: [N] probability of the predicted class, in [0, 1].
+        right: [N], whether that class is the label.
+        bins: of equal width.
+    """
+    place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    gap = np.bincount(place, right.astype(np.float64) - confidence, minlength=bins)
+    return float(np.abs(gap).sum() / len(confidence))
 
 
 def variation(samples: Sequence[float]) -> float | None:

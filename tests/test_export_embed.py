@@ -24,7 +24,8 @@ from export.trace import trace
 from export.verify import OnnxModel, torch_logits
 from runtime.bench import run_bench
 from runtime.bundle import MODEL, Bundle
-from runtime.parity import check_parity, relative_error
+from runtime.logits import relative_error
+from runtime.parity import check_parity
 from runtime.plan import BenchPlan, Target
 from runtime.runners.base import RunOptions
 from runtime.runners.registry import runner

@@ -17,7 +17,7 @@ from export.simplify import simplify
 from export.storage import save_model
 from export.trace import trace
 from export.verify import OnnxModel, measure_parity, torch_logits
-from runtime.parity import relative_error
+from runtime.logits import relative_error
 from vitnla.common.errors import InputError, VerdictError
 from vitnla.methods import Decomposition
 from vitnla.model import VisionTransformer, ViTConfig

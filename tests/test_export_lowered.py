@@ -14,7 +14,8 @@ import torch
 
 from export.pipeline import ExportOptions, export_bundle
 from runtime.bundle import MODEL, Bundle
-from runtime.parity import TOLERANCES, relative_error
+from runtime.logits import relative_error
+from runtime.parity import TOLERANCES
 from runtime.runners.base import RunOptions
 from runtime.runners.registry import runner
 from vitnla.common.errors import VerdictError

@@ -15,7 +15,7 @@ from export.rounding import first_overflow, rounded
 from export.storage import save_model
 from export.verify import OnnxModel
 from runtime.bundle import Bundle
-from runtime.parity import relative_error
+from runtime.logits import relative_error
 from vitnla.common.errors import VerdictError
 
 

@@ -11,9 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.journey import Answers, loss_stage
 from export.plan import plan_lowering
-from export.quantize.sensitivity import Sensitivity, mean_divergence, sensitive_linears
+from export.quantize.sensitivity import Sensitivity, sensitive_linears
 from export.quantize.tensorrt_qdq import Kind, insert_qdq
 from export.verify import OnnxModel
+from runtime.logits import mean_divergence
 from vitnla.common.errors import InputError
 
 

@@ -17,7 +17,7 @@ from export.simplify import simplify
 from export.storage import save_model
 from export.trace import trace
 from export.verify import OnnxModel, torch_logits
-from runtime.parity import relative_error
+from runtime.logits import relative_error
 from tests.conftest import shaken
 from vitnla.calibration.collect import collect
 from vitnla.calibration.statistics import Statistics

@@ -13,7 +13,8 @@ import onnx
 import pytest
 
 from runtime.bundle import Bundle, open_bundle
-from runtime.parity import check_parity, relative_error
+from runtime.logits import relative_error
+from runtime.parity import check_parity
 from runtime.plan import Target
 from runtime.runners.base import RunOptions
 from runtime.runners.registry import runner

@@ -20,7 +20,7 @@ from export.onnx_model.linears import after_weights, find_linears
 from export.onnx_model.sensitivity import sensitivities
 from export.onnx_model.session import GraphSession
 from export.onnx_model.source import OnnxSource, read_source
-from runtime.parity import relative_error
+from runtime.logits import relative_error
 from tests.onnx_graphs import CHANNELS, CLASSES, DIM, EXPORTERS, HIDDEN, SIZE, SOURCES, linear_graph, tiny, write_graph
 from vitnla.calibration.collect import collect as collect_in_torch
 from vitnla.common.errors import InputError

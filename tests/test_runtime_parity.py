@@ -9,7 +9,8 @@ import pytest
 
 from runtime.bundle import Bundle
 from runtime.evaluation import score
-from runtime.parity import ParityRow, check_parity, relative_error
+from runtime.logits import as_log, least_cosine, mean_divergence, relative_error
+from runtime.parity import ParityRow, check_parity
 from runtime.plan import Target
 from tests.bundles import agreeing_evaluation
 from vitnla.common.errors import MissingDependencyError
@@ -24,6 +25,11 @@ def test_a_faithful_runtime_meets_parity(tiny_bundle: Bundle, tiny_data: Dataset
     assert 0 <= row.max_rel <= 1e-4
     assert row.verdict == "met"
     assert (row.images, row.top1, row.agreement, row.lost, row.gained) == (20, 0.8, 1.0, 0, 0)
+    assert row.p_value == 1.0
+    assert row.calibration_error is not None
+    assert 0 <= row.calibration_error <= 1
+    assert row.cosine == pytest.approx(1, abs=1e-6)
+    assert row.divergence == pytest.approx(0, abs=1e-6)
     assert ParityRow.model_validate_json(row.model_dump_json()) == row
 
 
@@ -56,6 +62,22 @@ def test_relative_error_is_two_sided_and_infinite_for_what_is_not_finite() -> No
 
 def test_flips_are_counted_by_direction() -> None:
     labels, dense, predicted = (np.array(values) for values in ([0, 1, 2, 3, 4], [0, 1, 2, 0, 0], [0, 1, 0, 3, 1]))
-    found = score(predicted, labels, dense)
+    sure = np.full(5, 0.6)
+    found = score(predicted, sure, labels, dense)
     assert (found.top1.value, found.agreement, found.lost, found.gained) == (0.6, 0.4, 1, 1)
-    assert score(predicted, labels, None).agreement is None
+    assert found.p_value == 1.0  # one lost, one gained: nothing to choose between them
+    assert found.calibration_error == pytest.approx(0, abs=1e-12)  # 60 % sure, 60 % right
+    alone = score(predicted, sure, labels, None)
+    assert (alone.agreement, alone.p_value) == (None, None)
+
+
+def test_divergence_and_cosine_of_known_logits() -> None:
+    reference = np.log(np.array([[0.5, 0.5], [0.9, 0.1]], np.float32))
+    other = np.log(np.array([[0.5, 0.5], [0.5, 0.5]], np.float32))
+    expected = (0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5)) / 2
+    assert mean_divergence(reference, other) == pytest.approx(expected, rel=1e-5)
+    assert mean_divergence(reference, reference + 7) == pytest.approx(0, abs=1e-6)
+    assert mean_divergence(as_log(np.exp(reference)), as_log(np.exp(other))) == pytest.approx(expected, rel=1e-4)
+    right, turned = np.array([[1, 0], [0, 2]], np.float32), np.array([[3, 0], [1, 1]], np.float32)
+    assert least_cosine(right, turned) == pytest.approx(math.sqrt(0.5))
+    assert least_cosine(np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32)) == 1

@@ -9,7 +9,8 @@ import pytest
 
 from runtime.bundle import Bundle
 from runtime.engines import EnginePrecision
-from runtime.parity import TOLERANCES, relative_error
+from runtime.logits import relative_error
+from runtime.parity import TOLERANCES
 from runtime.plan import Target
 from runtime.runners import registry
 from runtime.runners.base import RunOptions, Session

@@ -89,3 +89,17 @@ def test_variation_and_drift() -> None:
     assert stats.variation([1.0]) is None
     assert stats.drift([1.0, 1.0, 5.0, 5.0, 1.2, 1.2]) == pytest.approx(0.2)
     assert stats.drift([1.0, 2.0]) is None
+
+
+def test_mcnemar_is_the_binomial_on_what_differs() -> None:
+    assert stats.mcnemar(0, 0) == 1
+    assert stats.mcnemar(5, 5) == 1
+    assert stats.mcnemar(0, 5) == pytest.approx(2 * 0.5**5)
+    assert stats.mcnemar(30, 10) == stats.mcnemar(10, 30) < 0.01
+
+
+def test_calibration_error_of_known_bins() -> None:
+    sure, right = np.array([0.95] * 4 + [0.55] * 2), np.array([True, True, True, False, True, False])
+    # Two bins: 0.95 sure and 0.75 right of four images, 0.55 sure and 0.5 right of two.
+    assert stats.calibration_error(sure, right) == pytest.approx((4 * 0.2 + 2 * 0.05) / 6)
+    assert stats.calibration_error(np.ones(3), np.ones(3, bool)) == 0

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
+from runtime.logits import mean_divergence
 from runtime.runners.base import Logits
 
 SHARE_OF_LOSS, SHARE_OF_MACS = 0.05, 0.05
@@ -95,14 +94,3 @@ def without_unread(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.node.extend(nodes)
     graph.initializer.extend(tensors)
     return model
-
-
-def mean_divergence(reference: Logits, logits: Logits) -> float:
-    """Mean KL divergence, in nats, of softmax(logits) from softmax(reference), both [N, classes]."""
-    p, q = _log_softmax(reference), _log_softmax(logits)
-    return float((np.exp(p) * (p - q)).sum(axis=1).mean())
-
-
-def _log_softmax(logits: Logits) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), np.float64)

@@ -63,9 +63,17 @@ def parity_table(rows: Sequence[ParityRow]) -> Group:
         Column("Agree %", [percent(row.agreement) for row in rows], rank=2),
         Column("Lost", [_count(row.lost) for row in rows], rank=3),
         Column("Gained", [_count(row.gained) for row in rows], rank=4),
+        Column("McNemar p", [_decimals(row.p_value, 3) for row in rows], rank=5),
+        Column("KL", [MISSING if row.divergence is None else f"{row.divergence:.1e}" for row in rows], rank=6),
+        Column("ECE %", [percent(row.calibration_error) for row in rows], rank=7),
+        Column("Cosine", [_decimals(row.cosine, 4) for row in rows], rank=8),
     ]
     errors = [Text(f"{row.bundle} on {row.runtime}: {row.error}", style="red") for row in rows if row.error is not None]
     return Group(Fitted(columns, {}), *errors)
+
+
+def _decimals(value: float | None, places: int) -> str:
+    return MISSING if value is None else f"{value:.{places}f}"
 
 
 def _count(value: int | None) -> str:
