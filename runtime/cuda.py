@@ -17,11 +17,18 @@ _DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _NO_GPU = "use a machine with an NVIDIA GPU and its driver"
 
 
-def cuda_availability() -> Availability:
-    """Whether there are a driver, the bindings and a GPU."""
+def has_driver() -> bool:
+    """Whether NVIDIA's driver library can be loaded."""
     try:
         ctypes.CDLL(_DRIVER)
     except OSError:
+        return False
+    return True
+
+
+def cuda_availability() -> Availability:
+    """Whether there are a driver, the bindings and a GPU."""
+    if not has_driver():
         return Availability(False, "it needs an NVIDIA GPU, and no NVIDIA driver was found", _NO_GPU)
     if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
         return Availability(False, "the package cuda-bindings is not installed", "pip install cuda-bindings")

@@ -11,7 +11,18 @@ from typing import Any
 
 import psutil
 
-_PACKAGES = ("vitdeploy", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13", "torch")
+_PACKAGES = (
+    "vitdeploy",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "nncf",
+    "tensorrt",
+    "tensorrt-rtx-cu13",
+    "torch",
+)
 _FLAGS = (
     "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16",
     "amx_fp16", "asimd", "asimddp", "i8mm", "bf16", "sve",

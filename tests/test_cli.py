@@ -13,7 +13,7 @@ from vitnla.cli.main import main
 from vitnla.cli.output import integers
 from vitnla.common.errors import InputError
 
-COMMANDS = ("export", "info", "verify", "bench", "parity", "train", "distill", "study", "report", "doctor", "methods")
+COMMANDS = ("export", "tune", "info", "verify", "bench", "parity", "train", "distill", "study", "report", "doctor", "methods")
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -113,12 +113,21 @@ def test_doctor_as_json_explains_what_cannot_run(capsys: pytest.CaptureFixture[s
     assert {"torch", "torch-compile", "ort", "openvino", "trt", "trt-rtx"} <= set(runtimes)
     assert runtimes["ort"]["ok"]
     assert all(answer["reason"] and answer["remedy"] for answer in runtimes.values() if not answer["ok"])
+    assert len(json.loads(out)["findings"]) >= 2
 
 
 def test_integers() -> None:
     assert integers("1,16,1", "batch size") == (1, 16)
     with pytest.raises(InputError, match="at least 1, got 0"):
         integers("0,2", "batch size")
+
+
+def test_doctor_keeps_the_brackets_of_a_remedy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.machine._PACKAGES", ("openvino",))  # and so without nncf
+    monkeypatch.setattr("runtime.machine.version", lambda package: "1")
+    code, out, _ = run(capsys, "doctor")
+    assert code == 0
+    assert "vitdeploy[openvino]" in "".join(out.split())
 
 
 @pytest.mark.slow

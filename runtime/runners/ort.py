@@ -56,6 +56,15 @@ class OrtRunner:
         return OrtSession(self.name, bundle, options)
 
 
+def installed_providers() -> tuple[str, ...]:
+    """Execution providers that the installed wheel lists, whether or not they can be loaded; none without a wheel."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return ()
+    import onnxruntime
+
+    return tuple(onnxruntime.get_available_providers())
+
+
 class OrtSession(Session):
     """An `onnxruntime.InferenceSession`. On a GPU, `run` includes the copies to the device and back."""
 
