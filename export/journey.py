@@ -17,7 +17,7 @@ from vitnla.common.measures import Accuracy, LossStage
 from vitnla.data.dataset import Split
 
 Logits = NDArray[np.float32]
-Stage = Literal["decomposition", "precision", "runtime"]
+Stage = Literal["preprocessing", "decomposition", "precision", "runtime"]
 
 
 @dataclass(frozen=True)

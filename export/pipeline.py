@@ -157,6 +157,13 @@ def export_bundle(
         dense = Answers("dense, torch fp32", source_logits(source, split, counter("accuracy of the dense source", on_step)))
         read = as_logits(embedded.output if embedded else "logits")
         journey = Journey(prepare, split, dense)
+        if options.embedding is not None and options.embedding.size is not None:
+            # Pixels that come in another size are other pixels: what that costs is not the decomposition's doing.
+            height, width = options.embedding.size
+            stretched = EmbeddedViT(source.model, options.embedding.pixel_map(source.preprocessing), "logits")
+            count = counter("accuracy of the dense source, resized", on_step)
+            by = f"dense, torch fp32, from {height} x {width} pixels"
+            journey.go("preprocessing", by, lambda batch: torch_logits(stretched, batch), count)
         by, count = f"{method}, ONNX Runtime fp32", counter("accuracy of the exported file", on_step)
         journey.go("decomposition", by, lambda batch: read(exported(batch)), count)
         quantization = precision_error = None

@@ -64,6 +64,14 @@ def images(count: int, size: tuple[int, int], channels: int = 1) -> np.ndarray:
     return np.random.default_rng(5).integers(0, 256, (count, *size, channels), np.uint8)
 
 
+def test_what_resizing_costs_is_not_put_down_to_the_decomposition(embedded: Bundle) -> None:
+    resized, decomposed = embedded.manifest.losses
+    assert (resized.stage, decomposed.stage) == ("preprocessing", "decomposition")
+    assert "20 x 12 pixels" in resized.after
+    assert resized.logit_error > 1e-3
+    assert (decomposed.flips, decomposed.lost_points) == (0, 0.0)
+
+
 class TestPixels:
     @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
     @pytest.mark.parametrize("size", [(8, 8), (16, 16), (5, 5), (20, 12), (12, 20), (8, 11), (31, 8), (24, 6), (40, 28)])
