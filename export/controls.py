@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.pipeline import ExportOptions
+from export.options import ExportOptions
 from export.run import ExportRequest, export_model
 from runtime.bundle import MANIFEST, Bundle, open_bundle
 from vitnla.common.errors import InputError

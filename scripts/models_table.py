@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.pipeline import ExportOptions
+from export.options import ExportOptions
 from export.run import ExportRequest, export_model
 from vitnla.sources.dispatch import load_model
 

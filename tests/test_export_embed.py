@@ -16,7 +16,8 @@ import export.pipeline
 from export.embed import PREFIX, Embedding, embed, parse_embedding, tensor_specs
 from export.embedded_model import GREY_LEVELS, EmbeddedViT, require_same_pixels
 from export.engine import build_engines, plan_engines
-from export.pipeline import ExportOptions, export_bundle
+from export.options import ExportOptions
+from export.pipeline import export_bundle
 from export.precision import to_fp16
 from export.preparation import bundle_preparation
 from export.storage import save_model

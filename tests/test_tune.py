@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.pipeline import ExportOptions
+from export.options import ExportOptions
 from export.run import ExportRequest, export_model
 from export.tune.candidates import Candidate, make
 from export.tune.choice import choose, within

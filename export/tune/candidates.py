@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from export.pipeline import ExportOptions
+from export.options import ExportOptions
 from export.run import ExportRequest, export_model
 from export.tune.request import Lessons, TuneRequest
 from runtime.bundle import MANIFEST, Bundle, open_bundle
