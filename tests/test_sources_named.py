@@ -40,7 +40,7 @@ def test_the_exported_ones_are_those_of_the_results() -> None:
     assert documented <= {f"{library}:{name}" for library, name in NAMED}
     assert {name.partition(":")[0] for name in documented} == {"timm", "torchvision", "hf"}
     assert max(row["parity"] for row in exported.values()) <= 1e-4
-    assert all(0.55 <= row["macs"] <= 0.6 for row in exported.values())
+    assert all(0.5 <= row["macs"] <= 0.6 for row in exported.values())
 
 
 @pytest.mark.slow
