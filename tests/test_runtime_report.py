@@ -102,7 +102,9 @@ def test_losses_are_split_only_where_the_same_number_of_images_was_measured(tmp_
     (one,) = journeys(cells)
     assert (one.bundle, round(one.by_export, 6), round(one.by_runtime, 6), round(one.total, 6)) == ("svd", -1, -1, -2)
     write(cells, tmp_path / "report.html", "html", "title")
-    assert "Where accuracy was lost" in (tmp_path / "report.html").read_text()
+    assert "By runtime" in (tmp_path / "report.html").read_text()
+    write(cells[1:], tmp_path / "part.html", "html", "title")
+    assert "Not divided among export and runtime" in (tmp_path / "part.html").read_text()
 
 
 def test_headline_without_accuracy_does_not_speak_of_it() -> None:
