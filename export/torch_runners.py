@@ -22,7 +22,7 @@ from vitnla.data.preprocessing import Preprocessing
 from vitnla.model import load_checkpoint
 
 
-def _model(bundle: Bundle) -> nn.Module:
+def reference_model(bundle: Bundle) -> nn.Module:
     """The bundle's checkpoint, taking and giving what its graph does."""
     model, manifest = load_checkpoint(bundle.folder / CHECKPOINT), bundle.manifest
     if manifest.embedded is None:
@@ -91,7 +91,7 @@ class TorchSession(Session):
         torch.set_num_threads(options.threads)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._compiled = compile_model is not None
-        self._model: Callable[[Tensor], Tensor] = _model(bundle).to(self._device).eval()
+        self._model: Callable[[Tensor], Tensor] = reference_model(bundle).to(self._device).eval()
         if compile_model is not None:
             self._model = compile_model(self._model)
             self._compile(options.batch)

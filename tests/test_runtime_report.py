@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from runtime.report.figures import rank_figure
-from runtime.report.findings import frontier
+from runtime.report.findings import control_kind, frontier, headline
 from runtime.report.formats import write
+from runtime.report.losses import journeys
 from runtime.results import Cell
-from tests.cells import cell
+from tests.cells import cell, ratio
 from vitnla.common.errors import InputError
 from vitnla.common.measures import LayerRow
 
@@ -67,3 +68,49 @@ def test_rank_map_tells_ranks_widths_and_dense_linears_apart() -> None:
     assert [list(line) for line in drawn.text] == [["4"], ["8 × 16"], ["dense"]]
     assert [list(line) for line in drawn.z] == [[0.25], [0.25], [None]]
     assert "8 × 16 of 32 × 16, 90.00 % of the energy" in drawn.hovertext[1][0]
+
+
+def test_controls_are_told_by_method_precision_and_macs() -> None:
+    half, whole = {"dense": 100, "model": 50}, {"dense": 100, "model": 100}
+    cells = [
+        cell("dense", 1, 0.9, macs=whole),
+        cell("dense-int8", 1, 0.9, method="none", precision="int8", macs=whole),
+        cell("small", 1, 0.9, method="none", macs={"dense": 40, "model": 40}),
+        cell("dense-fp16", 1, 0.9, method="none", precision="fp16", macs=whole),
+        cell("svd", 1, 0.9, macs=half),
+    ]
+    assert [control_kind(one, cells) for one in cells] == ["control: dense", "control: int8", "control: smaller", None, None]
+    assert [control_kind(one, cells[:-1]) for one in cells[:-1]] == [None] * 4
+
+
+def test_badge_says_speed_and_cost_of_one_run(tmp_path: Path) -> None:
+    cells = [cell("dense", 100, 0.94), cell("svd", 150, 0.938, ratio=ratio("dense/ort/fp32/b1", 1.5))]
+    write(cells, tmp_path / "badge.svg", "badge", "title")
+    assert "1.50× at -0.20 points" in (tmp_path / "badge.svg").read_text()
+    write(cells[:1], tmp_path / "none.svg", "badge", "title")
+    assert "no speed-up within 1 point" in (tmp_path / "none.svg").read_text()
+    with pytest.raises(InputError, match="one run on one machine"):
+        write([*cells, cell("dense", 1, 0.9, run="r2")], tmp_path / "two.svg", "badge", "title")
+
+
+def test_losses_are_split_only_where_the_same_number_of_images_was_measured(tmp_path: Path) -> None:
+    there = {"split": "test", "fingerprint": "f", "images": 500, "dense_top1": 0.94, "top1": 0.93, "agreement": 0.98}
+    cells = [
+        cell("svd", 1, 0.92, export_accuracy=there, accuracy_images=500),
+        cell("part", 1, 0.92, export_accuracy=there, accuracy_images=100),
+    ]
+    (one,) = journeys(cells)
+    assert (one.bundle, round(one.by_export, 6), round(one.by_runtime, 6), round(one.total, 6)) == ("svd", -1, -1, -2)
+    write(cells, tmp_path / "report.html", "html", "title")
+    assert "By runtime" in (tmp_path / "report.html").read_text()
+    write(cells[1:], tmp_path / "part.html", "html", "title")
+    assert "Not divided among export and runtime" in (tmp_path / "part.html").read_text()
+
+
+def test_headline_without_accuracy_does_not_speak_of_it() -> None:
+    cells = [
+        cell("dense", 100, 0.9).model_copy(update={"top1": None}),
+        cell("svd", 150, 0.9, ratio=ratio("dense/ort/fp32/b1", 1.5)).model_copy(update={"top1": None}),
+    ]
+    assert "top-1 not measured, so what it costs in accuracy is not known" in headline(cells)
+    assert "within one point" not in headline(cells)

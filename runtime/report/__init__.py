@@ -32,3 +32,15 @@ def write_picture(cells: Sequence[Cell], path: Path, title: str) -> None:
     with report_extra():
         from runtime.report.picture import to_svg
     write_atomically(path, to_svg(cells, title))
+
+
+def write_badge(cells: Sequence[Cell], path: Path, _: str) -> None:
+    """Write the largest speed-up within one point of top-1 as a small SVG for a README.
+
+    Raises:
+        InputError: the cells are of several runs, or `path` cannot be written.
+        MissingDependencyError: the `report` extra is not installed.
+    """
+    with report_extra():
+        from runtime.report.badge import to_badge
+    write_atomically(path, to_badge(cells))

@@ -64,10 +64,19 @@ def headline(cells: Sequence[Cell]) -> str:
             f"Nothing was faster than its baseline: of {_count(len(compared), 'compared cell')}, "
             f"{unclear} showed no difference and {len(compared) - unclear} {'was' if len(compared) - unclear == 1 else 'were'} slower."
         )
-    within = [cell for cell in faster if (lost := drop(cell, cells)) is not None and lost <= TOLERATED_DROP]
-    if within:
-        return f"Within one point of its baseline’s top-1, the largest speed-up is {_gain(within[0], cells)}."
+    best = best_within(cells)
+    if best is not None:
+        return f"Within one point of its baseline’s top-1, the largest speed-up is {_gain(best, cells)}."
+    if all(drop(cell, cells) is None for cell in faster):
+        return f"The largest speed-up is {_gain(faster[0], cells)}, so what it costs in accuracy is not known."
     return f"Nothing was faster within one point of its baseline’s top-1; the largest speed-up is {_gain(faster[0], cells)}."
+
+
+def best_within(cells: Sequence[Cell]) -> Cell | None:
+    """The cell with the largest speed-up over its baseline that loses at most `TOLERATED_DROP`; null where none was faster."""
+    faster = [cell for cell in cells if cell.ratio is not None and not cell.error and cell.ratio.verdict == "faster"]
+    within = [cell for cell in faster if (lost := drop(cell, cells)) is not None and lost <= TOLERATED_DROP]
+    return max(within, key=_speedup, default=None)
 
 
 def _speedup(cell: Cell) -> float:
@@ -92,6 +101,23 @@ def _gain(cell: Cell, cells: Sequence[Cell]) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def control_kind(cell: Cell, cells: Sequence[Cell]) -> str | None:
+    """Which of the three controls a cell is, beside decomposed ones; null for these, and where there are none.
+
+    A dense bundle of fewer MACs than their source is the smaller dense model.
+    """
+    decomposed = [other for other in cells if not is_dense(other) and not other.error]
+    if not is_dense(cell) or not decomposed:
+        return None
+    full = max((other.macs.dense for other in decomposed if other.macs), default=0)
+    if cell.macs and cell.macs.model < full:
+        return "control: smaller"
+    if cell.precision.startswith("int8"):
+        return "control: int8"
+    alike = {(other.runtime, other.precision, other.batch) for other in decomposed}
+    return "control: dense" if (cell.runtime, cell.precision, cell.batch) in alike else None
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,8 @@ def label_box(point: tuple[float, float], text: str, side: Side) -> Box:
     """The rectangle that a label takes on that side of its point."""
     width, (x, y) = CHARACTER_PX * len(text), point
     left = {-1: x - GAP_PX - width, 0: x - width / 2, 1: x + GAP_PX}[side.across]
-    # Beside the point the label is centred on its height; above and below it keeps the gap.
-    middle = y + side.down * (GAP_PX + LINE_PX / 2 if side.across == 0 else GAP_PX)
+    # Beside the point the label is centred on its height; above and below it, corners included, it keeps the gap, as Plotly's does.
+    middle = y + side.down * (GAP_PX + LINE_PX / 2)
     return Box(left, middle - LINE_PX / 2, left + width, middle + LINE_PX / 2)
 
 

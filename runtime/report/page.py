@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from runtime.report import figures
 from runtime.report.facts import Facts, machine_facts, machine_name, runtime_facts
-from runtime.report.findings import Control, controls, headline, is_baseline
+from runtime.report.findings import Control, control_kind, controls, headline, is_baseline
 from runtime.report.forest import Whisker, whiskers
+from runtime.report.losses import Journey, journeys
 from runtime.report.notices import Notice, notices
 from runtime.report.numbers import percent
 from runtime.report.plotting import Plot, plot_of
@@ -41,6 +42,7 @@ class Row:
     cell: Cell
     baseline: bool
     whisker: Whisker | None
+    control: str | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class SectionView:
     latency: list[Plot]
     memory: list[Plot]
     layers: list[LayerMaps]
+    losses: list[Journey]
     machine: Facts
     runtimes: list[tuple[str, Facts]]
     commands: list[str]
@@ -97,7 +100,13 @@ def view(section: Section) -> SectionView:
         style=style,
         columns=columns_for(measured, _COLUMNS),
         groups=[
-            RowGroup(panel.title, [Row(cell, is_baseline(cell, measured), marks.get(cell.key)) for cell in panel.cells])
+            RowGroup(
+                panel.title,
+                [
+                    Row(cell, is_baseline(cell, measured), marks.get(cell.key), control_kind(cell, section.cells))
+                    for cell in panel.cells
+                ],
+            )
             for panel in groups
         ],
         shared=", ".join(_shared(measured)),
@@ -109,6 +118,7 @@ def view(section: Section) -> SectionView:
         ],
         memory=list(_memory(measured, style)),
         layers=list(_layers(measured)),
+        losses=journeys(measured),
         machine=machine_facts(section.machine),
         runtimes=runtime_facts(measured),
         commands=list(dict.fromkeys(cell.command for cell in section.cells)),

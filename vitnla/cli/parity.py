@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vitnla.cli.bundles import DEFAULT_THREADS, Bundles, Provider, Runtimes, Threads, open_bundles, targets
-from vitnla.cli.output import Json, bar, emit
+from vitnla.cli.output import Json, bar, emit, status
+
+if TYPE_CHECKING:
+    from runtime.bundle import Bundle
+    from runtime.departure import Departure
+    from runtime.plan import Target
 
 
 def parity(
@@ -19,6 +24,9 @@ def parity(
         str, typer.Option(help="Accuracy is measured on the test split of this data; none checks the logits only.")
     ] = "demo",
     eval_images: Annotated[int | None, typer.Option(min=1, help="Default: the whole test split.")] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Also find the first layer that departs from torch: a table per bundle and runtime.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Compare a runtime's logits and classes with those of torch."""
@@ -26,6 +34,8 @@ def parity(
 
     from runtime.parity import check_parity
     from runtime.report.console import parity_table
+    from runtime.report.departure import departure_table
+    from runtime.report.losses import losses_table
     from vitnla.cli.evaluation import load_evaluation
     from vitnla.common.errors import VerdictError
 
@@ -37,9 +47,39 @@ def parity(
         for done, (bundle, target) in enumerate(pairs):
             progress(done, len(pairs), f"{bundle.name} on {target.label}")
             rows.append(check_parity(bundle, target, threads=threads, evaluation=evaluation))
+    departures = _find_departures(pairs, threads) if layers else []
     if json:
-        emit({"rows": [{**row.model_dump(), "verdict": row.verdict} for row in rows]})
+        record = {"rows": [{**row.model_dump(), "verdict": row.verdict} for row in rows]}
+        record["losses"] = [
+            {"bundle": bundle.name, **stage.model_dump()} for bundle in _each_once(pairs) for stage in bundle.manifest.losses
+        ]
+        if layers:
+            record["layers"] = [{**one.model_dump(), "steepest": one.steepest} for one in departures]
+        emit(record)
     else:
-        Console().print(parity_table(rows))
+        console = Console()
+        console.print(parity_table(rows))
+        if any(bundle.manifest.losses for bundle in _each_once(pairs)):
+            console.print(losses_table({bundle.name: bundle.manifest.losses for bundle in _each_once(pairs)}))
+        for one in departures:
+            console.print(departure_table(one))
     if failed := [f"{row.bundle} on {row.runtime}" for row in rows if row.verdict == "not met"]:
         raise VerdictError(f"parity is not met: {', '.join(failed)}", "the table shows by how much, and on which runtime")
+
+
+def _each_once(pairs: list[tuple[Bundle, Target]]) -> list[Bundle]:
+    return list({bundle.folder: bundle for bundle, _ in pairs}.values())
+
+
+def _find_departures(pairs: list[tuple[Bundle, Target]], threads: int) -> list[Departure]:
+    from export.departure import find_departure
+
+    found = []
+    with status() as on_step:
+        for bundle, target in pairs:
+
+            def on_probe(part: str, where: str = f"{bundle.name} on {target.label}") -> None:
+                on_step(f"{where}: {part}")
+
+            found.append(find_departure(bundle, target, threads=threads, on_probe=on_probe))
+    return found

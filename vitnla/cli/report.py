@@ -13,7 +13,9 @@ from vitnla.cli.output import Json, emit, say
 def report(
     results: Annotated[list[Path], typer.Argument(help="Results files of vitdeploy bench.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")] = Path("artifacts/report.html"),
-    format: Annotated[str | None, typer.Option(help="html, svg, md, csv or json. Default: by the ending of the file.")] = None,
+    format: Annotated[
+        str | None, typer.Option(help="html, svg, badge (a small SVG), md, csv or json. Default: by the ending of the file.")
+    ] = None,
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "vitdeploy bench",
     json: Json = False,
 ) -> None:
