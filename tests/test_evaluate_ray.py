@@ -62,11 +62,13 @@ def test_two_nodes_give_what_local_processes_give_though_an_actor_is_killed(
     asked = {"data": f"folder:{photos}", "shard": 10}
     evaluate(request(tiny_bundle, tmp_path / "local", engine="local", workers=1, **asked), quiet)
     killed: list[int] = []
+    left: list[int] = []
 
     def kill_an_actor(done: float, total: float, item: str) -> None:
         if done and not killed:
             actors = [process for process in psutil.process_iter(["cmdline"]) if is_actor(process)]
             os.kill(actors[0].pid, signal.SIGKILL)
+            left.append(40 - len(list((tmp_path / "ray" / "parts").glob("part-*"))))
             killed.append(actors[0].pid)
 
     def is_actor(process: psutil.Process) -> bool:
@@ -76,6 +78,7 @@ def test_two_nodes_give_what_local_processes_give_though_an_actor_is_killed(
 
     summary = evaluate(request(tiny_bundle, tmp_path / "ray", address=cluster, **asked), kill_an_actor)
     assert len(killed) == 1
+    assert left[0] > 0, "everything was done before the actor was killed"
     assert summary.unreadable == 3
     assert [row["index"] for row in rows(tmp_path / "ray")] == list(range(400))
     assert rows(tmp_path / "ray") == rows(tmp_path / "local")

@@ -28,6 +28,8 @@ class PartReport(Record):
     labelled: int
     """Readable images whose label is known."""
     correct: int
+    began: float
+    """Seconds since the epoch, by the worker's clock."""
     seconds: float
     """From reading the first image to the file's end."""
     peak_rss_mb: float

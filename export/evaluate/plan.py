@@ -86,7 +86,9 @@ def settle(folder: Path, plan: Plan, *, replace: bool) -> bool:
     kept = Plan.read(path)
     if kept == plan:
         return True
-    name = next(name for name in Plan.model_fields if getattr(kept, name) != getattr(plan, name))
+    # The hash of the data goes last: where it differs because fewer images are asked for, the number says more.
+    names = sorted(Plan.model_fields, key=lambda name: name == "data_sha256")
+    name = next(name for name in names if getattr(kept, name) != getattr(plan, name))
     found = f"{folder} holds an evaluation with {name} {getattr(kept, name)}, expected {getattr(plan, name)}"
     raise InputError(found, "choose another folder with -o, or pass --force to begin anew")
 

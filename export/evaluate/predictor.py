@@ -49,7 +49,7 @@ class Predictor:
         indices, path = self._plan.span(number), part_path(self._folder, number)
         if (done := read_report(path, len(indices))) is not None:
             return done
-        start = time.perf_counter()
+        began, start = time.time(), time.perf_counter()
         shard = self._inputs.shard(number)
         values, errors = np.zeros((len(indices), self._classes), np.float64), dict[int, str]()
         for first in range(0, len(indices), self._plan.batch):
@@ -63,7 +63,7 @@ class Predictor:
         report = PartReport(
             number=number, images=len(indices), unreadable=len(errors), labelled=int(labelled.sum()),
             correct=int((labelled & (values.argmax(axis=1) == shard.labels)).sum()),
-            seconds=time.perf_counter() - start, peak_rss_mb=memory.peak() / _MIB,
+            began=began, seconds=time.perf_counter() - start, peak_rss_mb=memory.peak() / _MIB,
         )  # fmt: skip
         write_part(path, part_bytes(indices, shard, values, errors, self._bundle.manifest.labels, report))
         return report

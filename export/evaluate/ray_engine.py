@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _STORE_BYTES = 100 << 20  # only numbers of shards and reports travel through Ray's store
 _MAX_BLOCKS = 10_000
+_CONNECT_S = 10.0
 
 
 class Actor:
@@ -34,16 +36,25 @@ class Actor:
         return {"report": np.array([self._predictor.run(int(number)).model_dump_json() for number in batch["number"]])}
 
 
-def require_ray() -> None:
-    """Refuse before any work where Ray is missing.
+def require_ray(address: str | None) -> None:
+    """Refuse before any work where Ray is missing, or nobody answers at the address: Ray itself would try for minutes.
 
     Raises:
-        MissingDependencyError: it is.
+        MissingDependencyError: Ray is missing.
+        InputError: nobody answers.
     """
     try:
         import ray.data  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(f"engine 'ray' cannot run here: {error}", "pip install vitdeploy[cluster]") from error
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+    except OSError as error:
+        message = f"no Ray cluster at {address}: {error.strerror or error}"
+        raise InputError(message, "start one with: ray start --head --port=6379") from error
 
 
 def run_ray(folder: Path, shards: Sequence[int], workers: int, threads: int, address: str | None) -> Iterator[PartReport]:
@@ -81,6 +92,7 @@ def _pipeline(folder: Path, shards: Sequence[int], workers: int, threads: int) -
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     tasks = ray.data.from_items([{"number": number} for number in shards], override_num_blocks=min(len(shards), _MAX_BLOCKS))
     return tasks.map_batches(
         Actor, batch_size=1, concurrency=min(workers, len(shards)), num_cpus=threads, zero_copy_batch=True,

@@ -86,20 +86,20 @@ def evaluate(request: EvaluationRequest, on_progress: Callable[[float, float, st
         WorkerError: a shard could not be done.
     """
     if request.engine == "ray":
-        require_ray()
+        require_ray(request.address)
     folder, plan = request.destination.absolute(), _settled(request)
     missing = [number for number in range(plan.shards) if _report(folder, plan, number) is None]
     resumed = plan.total - sum(len(plan.span(number)) for number in missing)
-    start, startup, done, peak = time.perf_counter(), 0.0, 0, 0.0
+    start, asked, done, peak = time.perf_counter(), time.time(), 0, 0.0
+    first = float("inf")
     on_progress(resumed, plan.total, "starting workers")
     for report in _reports(request, folder, missing):
-        if not done:
-            startup = max(0.0, time.perf_counter() - start - report.seconds)
         done += report.images
-        peak = max(peak, report.peak_rss_mb)
+        first, peak = min(first, report.began), max(peak, report.peak_rss_mb)
         seconds = time.perf_counter() - start
         on_progress(resumed + done, plan.total, f"{resumed + done:,} of {plan.total:,} images, {done / seconds:,.0f}/s")
     seconds = time.perf_counter() - start
+    startup = min(max(0.0, first - asked), seconds / 2) if done else 0.0  # clocks of other machines may be off
     rate = done / (seconds - startup) if done else None
     summary = _summed(request, plan, folder, resumed, (seconds, startup, rate, peak))
     write_atomically(folder / places.SUMMARY, summary.to_json())
