@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from runtime import memory
+from runtime.batching import run_in_batches
 from runtime.bundle import Bundle, open_bundle
-from runtime.runners.base import Images, Logits, Runner, RunOptions, Session
+from runtime.runners.base import Images, Runner, RunOptions, Session
 from runtime.runners.registry import runner
 from runtime.serve import Answer, serve
 from runtime.timing import time_calls, time_stream, warm_up
@@ -60,15 +61,8 @@ class Commands:
         """Logits of the images in the .npy file `source`, in batches of the size the session was opened for, into `target`."""
         session, opened_for = self._loaded()
         images, size = np.load(source, allow_pickle=False), len(opened_for)
-        logits = [self._run_part(session, images[first : first + size], size) for first in range(0, len(images), size)]
-        np.save(target, np.concatenate(logits), allow_pickle=False)
+        np.save(target, run_in_batches(session, images, size), allow_pickle=False)
         return {"images": len(images)}
-
-    def _run_part(self, session: Session, images: Images, size: int) -> Logits:
-        """The logits of up to `size` images; where the batch is fixed, the last part is filled up with repetitions."""
-        if session.fixed_batch is None or len(images) == size:
-            return session.run(images)
-        return session.run(np.resize(images, (size, *images.shape[1:])))[: len(images)]
 
     def peak_memory(self, runner: str, bundle: str, options: dict[str, Any]) -> Answer:
         """Load and run in this fresh process: peak resident bytes above the imported libraries and the input."""

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv and installs vitdeploy with the extras named: ./scripts/install.sh [report] [openvino] [rtx] [gpu] [sources] [dev]
+# Makes .venv and installs vitdeploy with the extras named: ./scripts/install.sh [report] [openvino] [rtx] [gpu] [sources] [cluster] [triton] [dev]
 # Does nothing where the same was installed before. Set PYTHON to choose the interpreter (3.11 or newer).
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -13,7 +13,10 @@ from vitnla.cli.main import main
 from vitnla.cli.output import integers
 from vitnla.common.errors import InputError
 
-COMMANDS = ("export", "tune", "info", "verify", "bench", "parity", "train", "distill", "study", "report", "doctor", "methods")
+COMMANDS = (
+    "export", "tune", "info", "verify", "bench", "parity", "evaluate", "package", "train", "distill", "study", "report", "doctor",
+    "methods",
+)  # fmt: skip
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:

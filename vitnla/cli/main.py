@@ -7,14 +7,29 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from vitnla.cli import bench, distill, doctor, export, info, methods, parity, report, study, train, tune, verify
+from vitnla.cli import (
+    bench,
+    distill,
+    doctor,
+    evaluate,
+    export,
+    info,
+    methods,
+    package,
+    parity,
+    report,
+    study,
+    train,
+    tune,
+    verify,
+)
 from vitnla.common.errors import VitDeployError
 
 app = typer.Typer(
     name="vitdeploy", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Decompose a trained Vision Transformer, export it, and measure what that gained and cost.",
 )  # fmt: skip
-for module in (export, tune, info, verify, bench, parity, train, distill, study, report, doctor, methods):
+for module in (export, tune, info, verify, bench, parity, evaluate, package, train, distill, study, report, doctor, methods):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 
 BAD_USE, INTERRUPTED = 2, 130

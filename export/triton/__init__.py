@@ -1,0 +1,1 @@
+"""A bundle as a Triton Inference Server model repository."""

@@ -1,0 +1,18 @@
+"""Running any number of images through a session that was opened for one batch size."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from runtime.runners.base import Images, Logits, Session
+
+
+def run_in_batches(session: Session, images: Images, size: int) -> Logits:
+    """Logits [N, classes] of images [N, ...], `size` at a time; where the batch is fixed, the last part is filled up with repetitions."""
+    return np.concatenate([_run_part(session, images[first : first + size], size) for first in range(0, len(images), size)])
+
+
+def _run_part(session: Session, images: Images, size: int) -> Logits:
+    if session.fixed_batch is None or len(images) == size:
+        return session.run(images)
+    return session.run(np.resize(images, (size, *images.shape[1:])))[: len(images)]
