@@ -125,6 +125,8 @@ def _new_transformer(name: str, folder: Path) -> Path:
         "image_std": [0.5] * 3,
         "resample": 2,
         "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": True,
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     return folder

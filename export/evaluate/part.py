@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.evaluate.inputs import UNKNOWN, Shard
+from vitnla.common.errors import MissingDependencyError
 from vitnla.common.files import write_atomically
 from vitnla.common.schema import Record
 
@@ -34,6 +35,20 @@ class PartReport(Record):
     """From reading the first image to the file's end."""
     peak_rss_mb: float
     """Of the process that did it, MiB, since it began."""
+
+
+def require_pyarrow() -> None:
+    """Refuse before any work where what reads and writes the parts is missing.
+
+    Raises:
+        MissingDependencyError: pyarrow is missing.
+    """
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"evaluate writes Parquet, and cannot here: {error}", "pip install vitdeploy[cluster]"
+        ) from error
 
 
 def schema() -> pa.Schema:

@@ -13,7 +13,7 @@ from typing import Literal
 from export.evaluate import plan as places
 from export.evaluate.inputs import data_hash, load_images, write_listing
 from export.evaluate.local import run_local
-from export.evaluate.part import PartReport, read_report, unreadable_rows
+from export.evaluate.part import PartReport, read_report, require_pyarrow, unreadable_rows
 from export.evaluate.plan import Plan, part_path
 from export.evaluate.ray_engine import require_ray, run_ray
 from runtime.bundle import Bundle
@@ -85,6 +85,7 @@ def evaluate(request: EvaluationRequest, on_progress: Callable[[float, float, st
         MissingDependencyError: Ray, pyarrow or the runtime is missing.
         WorkerError: a shard could not be done.
     """
+    require_pyarrow()
     if request.engine == "ray":
         require_ray(request.address)
     folder, plan = request.destination.absolute(), _settled(request)
