@@ -26,7 +26,7 @@ from runtime.report.console import cells_table
 from runtime.results import Cell, append_cells
 from vitnla.cli.evaluation import load_evaluation
 from vitnla.cli.output import command_line, say
-from vitnla.common.errors import MissingDependencyError
+from vitnla.common.errors import InputError, MissingDependencyError
 
 TORCH = ("torch", "torch-compile")
 
@@ -76,7 +76,11 @@ def main() -> None:
     asked = parse()
     bundles, only = dense_bundles(asked, lambda text: say(f"  {text}"))
     for file in asked.optimum:
-        bundles.append(optimum_bundle(asked, file))
+        try:
+            bundles.append(optimum_bundle(asked, file))
+        except InputError as error:
+            say(f"optimum-{file.parent.name}: no row, since {error.message}")
+            continue
         only[bundles[-1].name] = ("ort",)
     if not asked.optimum:
         is_transformers = asked.model.startswith("hf:")
