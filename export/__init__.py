@@ -6,12 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from export.pipeline import ExportOptions, export_bundle
+    from export.options import ExportOptions
+    from export.pipeline import export_bundle
 
+_HOMES = {"ExportOptions": "export.options", "export_bundle": "export.pipeline"}
 __all__ = ["ExportOptions", "export_bundle"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module 'export' has no attribute '{name}'")
-    return getattr(import_module("export.pipeline"), name)
+    return getattr(import_module(_HOMES[name]), name)

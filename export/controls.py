@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.pipeline import ExportOptions
+from export.options import ExportOptions
 from export.run import ExportRequest, export_model
 from runtime.bundle import MANIFEST, Bundle, open_bundle
 from vitnla.common.errors import InputError
+from vitnla.sources.dispatch import SMALLER, load_model
 
 DENSE = "none"
 _INT8_FOR = ("ort", "openvino")
@@ -34,7 +35,11 @@ class Control:
 
 
 def wanted_controls(bundles: Iterable[Bundle], runtimes: Iterable[str]) -> list[Control]:
-    """For every decomposed bundle, dense at its own precision, and dense INT8 for each of the runtimes; none that is there already."""
+    """What each decomposed bundle has to be compared with, but for what is there already.
+
+    These are its source, dense at the bundle's own precision; the same in INT8 for each of the runtimes; and where one ships with the
+    package, a smaller dense model that was trained as the source was, at the bundle's own precision.
+    """
     bundles, runtimes = tuple(bundles), tuple(runtimes)
     there = {_control(bundle) for bundle in bundles if bundle.manifest.method == DENSE}
     wanted: dict[Control, None] = {}
@@ -43,6 +48,9 @@ def wanted_controls(bundles: Iterable[Bundle], runtimes: Iterable[str]) -> list[
         if manifest.method == DENSE:
             continue
         wanted[_control(bundle)] = None
+        if manifest.source in SMALLER:
+            smaller = load_model(SMALLER[manifest.source])
+            wanted[Control(smaller.spec, smaller.sha256, manifest.precision, manifest.runtime)] = None
         for runtime in runtimes:
             if runtime in _INT8_FOR:
                 wanted[Control(manifest.source, manifest.source_sha256, "int8", runtime)] = None

@@ -17,7 +17,7 @@ from vitnla.common.measures import Accuracy, LossStage
 from vitnla.data.dataset import Split
 
 Logits = NDArray[np.float32]
-Stage = Literal["decomposition", "precision", "runtime"]
+Stage = Literal["preprocessing", "decomposition", "precision", "runtime"]
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Journey:
     """The answers to one split, from the dense source through every step to the model that is deployed."""
 
     def __init__(self, prepare: Prepare, split: Split, dense: Answers) -> None:
-        self._prepare, self._split, self._dense = prepare, split, dense
-        self.last = dense
+        self._prepare, self._split = prepare, split
+        self.dense = self.last = dense
         self.stages: tuple[LossStage, ...] = ()
 
     def go(self, stage: Stage, by: str, model: Callable[[Images], Logits], on_progress: Progress) -> None:
@@ -49,7 +49,7 @@ class Journey:
 
     def accuracy(self, split: str) -> Accuracy:
         """Top-1 of the dense source and of the last model, as fractions, and how often the two agree."""
-        labels, dense, last = self._split.labels, self._dense.classes, self.last.classes
+        labels, dense, last = self._split.labels, self.dense.classes, self.last.classes
         return Accuracy(
             split=split, fingerprint=self._split.fingerprint(), images=len(labels), dense_top1=float((dense == labels).mean()),
             top1=float((last == labels).mean()), agreement=float((last == dense).mean()),

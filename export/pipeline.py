@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from export.compiler import DEFAULTS, BuildOptions
 from export.embed import Embedding, embed, tensor_specs
 from export.embedded_model import EmbeddedViT, require_same_pixels
-from export.engine import EnginePlan, build_engines, plan_engines
+from export.engine import build_engines
 from export.guards import check_graph
 from export.inspect import low_rank_pairs, operator_counts
 from export.journey import Answers, Journey, Stage
@@ -24,13 +22,14 @@ from export.lowering import lower
 from export.metadata import key_fields, write_metadata, write_metadata_into
 from export.online import IMAGES as ONLINE_IMAGES
 from export.online import online_form, require_faithful
-from export.plan import FP8_OPSET, PRECISIONS, Lowering, plan_lowering
+from export.options import ExportOptions, check_export
+from export.plan import Lowering
 from export.preparation import Prepare, preparation
 from export.quantize.calibration import Calibration
 from export.simplify import simplify
-from export.steps import REFERENCE_IMAGES, counter, evaluation_split, file_hashes, require_parity, spread, tool_versions
+from export.steps import REFERENCE_IMAGES, counter, file_hashes, require_parity, spread, tool_versions
 from export.storage import save_model
-from export.trace import DEFAULT_OPSET, check_opset, trace
+from export.trace import trace
 from export.verify import OnnxModel, as_logits, measure_parity, runtime_model, torch_logits
 from runtime.bundle import (
     CHECKPOINT,
@@ -42,12 +41,14 @@ from runtime.bundle import (
     Embedded,
     Graph,
     Manifest,
+    Parity,
     open_bundle,
 )
 from runtime.logits import relative_error
 from runtime.parity import TOLERANCES
-from vitnla.common.errors import InputError, VerdictError
-from vitnla.common.files import atomic_folder, check_free, write_atomically
+from runtime.runners.base import Images, Logits
+from vitnla.common.errors import VerdictError
+from vitnla.common.files import atomic_folder, write_atomically
 from vitnla.common.measures import Distillation
 from vitnla.data.dataset import Dataset, Split
 from vitnla.data.preprocessing import Preprocessing
@@ -61,57 +62,6 @@ from vitnla.sources.logits import source_logits
 from vitnla.sources.model import SourceModel
 
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy")
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """How to export.
-
-    Args:
-        name: what tables call the bundle; `None` is the name of its folder.
-        opset: ONNX opset of the graph; `None` is the default for the precision.
-        embedding: of the preprocessing into the graph; `None` leaves it to whoever runs the graph.
-        precision: of the graph; engines of an fp32 bundle have precisions of their own.
-        runtime: the runtime that the precision is for; `None` is that of the engine, else ONNX Runtime on the CPU.
-        quantization_images: how many images of the calibration split set the ranges of int8 and fp8.
-        engine: `none`, or the library that compiles engines: `trt`, `trt-rtx`.
-        capabilities: GPUs to compile for, such as `SM89`; none is the library's default.
-        engine_precisions: see `export.engine.PRECISIONS`; none is the default for the graph's precision.
-        profile: batch sizes MIN:OPT:MAX of the engines.
-        build: how hard the engines' compiler tries, and where else they shall run.
-        eval_split: the split on which accuracy is measured.
-        eval_images: how many of its first images; `None` is all.
-        allow_parity_failure: write the bundle although its logits differ from torch's; the manifest shows by how much.
-        force: replace a folder that is already there.
-    """
-
-    name: str | None = None
-    opset: int | None = None
-    embedding: Embedding | None = None
-    precision: str = "fp32"
-    runtime: str | None = None
-    quantization_images: int = 256
-    engine: str = "none"
-    capabilities: tuple[str, ...] = ()
-    engine_precisions: tuple[str, ...] = ()
-    profile: str = "1:16:64"
-    build: BuildOptions = DEFAULTS
-    eval_split: str = "test"
-    eval_images: int | None = None
-    allow_parity_failure: bool = False
-    force: bool = False
-
-    @property
-    def graph_opset(self) -> int:
-        """The opset that is written."""
-        return self.opset or (FP8_OPSET if self.precision == "fp8" else DEFAULT_OPSET)
-
-    def lowering(self) -> Lowering:
-        """Raises: InputError, MissingDependencyError: see `plan_lowering`."""
-        runtime = self.runtime or (
-            self.engine if self.engine in PRECISIONS else "ort"
-        )  # unknown engines are plan_engines' to refuse
-        return plan_lowering(self.precision, runtime, self.graph_opset)
 
 
 def export_bundle(
@@ -149,16 +99,11 @@ def export_bundle(
         exact, embedded = _exact(source.preprocessing, model, images, options.embedding)
         fields = key_fields(source, config, method, version("vitdeploy"), embedded=embedded is not None)
         graph = _write_graph(folder / MODEL, model, fields, source.preprocessing, options, on_step)
-        exported = OnnxModel(folder / MODEL)
-        on_step("verifying the logits")
-        parity = measure_parity(exported, exact, images)
-        require_parity(parity, allowed=options.allow_parity_failure, reference="torch's", hint="try another --opset")
-        np.savez(folder / REFERENCE, images=images, logits=torch_logits(exact, images))
-        dense = Answers("dense, torch fp32", source_logits(source, split, counter("accuracy of the dense source", on_step)))
+        parity = _verify(folder, exact, images, options, on_step)
+
         read = as_logits(embedded.output if embedded else "logits")
-        journey = Journey(prepare, split, dense)
-        by, count = f"{method}, ONNX Runtime fp32", counter("accuracy of the exported file", on_step)
-        journey.go("decomposition", by, lambda batch: read(exported(batch)), count)
+        journey = _set_out(source, split, prepare, options, on_step)
+        _ask(journey, "decomposition", f"{method}, ONNX Runtime fp32", OnnxModel(folder / MODEL), read, on_step)
         quantization = precision_error = None
         if lowering.changes_graph:
             calibration = Calibration(_calibration_images(prepare, data, options, lowering), read)
@@ -166,8 +111,8 @@ def export_bundle(
             write_metadata_into(folder / MODEL, fields)
             lowered = OnnxModel(folder / MODEL)
             precision_error = _require_precision(lowered, folder / REFERENCE, lowering, allowed=options.allow_parity_failure)
-            by, count = f"{method}, ONNX Runtime {lowering.precision}", counter(f"accuracy in {lowering.precision}", on_step)
-            journey.go("precision", by, lambda batch: read(lowered(batch)), count)
+            _ask(journey, "precision", f"{method}, ONNX Runtime {lowering.precision}", lowered, read, on_step)
+
         origin = None if method == NONE else Origin(
             source=source.spec, source_sha256=source.sha256, method=method, method_config=method_config,
             layers=decomposition.layers, distillation=distillation,
@@ -189,30 +134,12 @@ def export_bundle(
         if lowering.needs_its_runtime:
             stage: Stage = "runtime" if lowering.changes_graph else "precision"
             with runtime_model(Bundle(folder, manifest), lowering.runtime) as deployed:
-                by = f"{method}, {lowering.runtime} {lowering.precision}"
-                count = counter(f"accuracy on {lowering.runtime}", on_step)
-                journey.go(stage, by, lambda batch: read(deployed(batch)), count)
-        np.savez_compressed(folder / PREDICTIONS, dense=dense.classes, exported=journey.last.classes)
+                _ask(journey, stage, f"{method}, {lowering.runtime} {lowering.precision}", deployed, read, on_step)
+        np.savez_compressed(folder / PREDICTIONS, dense=journey.dense.classes, exported=journey.last.classes)
         accuracy = journey.accuracy(options.eval_split)
         manifest = manifest.model_copy(update={"accuracy": accuracy, "losses": journey.stages, "files": file_hashes(folder)})
         write_atomically(folder / MANIFEST, manifest.to_json())
     return open_bundle(destination)
-
-
-def check_export(
-    source: SourceModel, data: Dataset, options: ExportOptions, destination: Path
-) -> tuple[Split, EnginePlan | None]:
-    """Refuse, before the long work, what would fail after it; return the images to evaluate on and the engines to compile."""
-    check_opset(options.graph_opset)
-    lowering = options.lowering()
-    check_free(destination, replace=options.force)
-    split = evaluation_split(data, source.model.config.classes, options.eval_split, options.eval_images)
-    if lowering.calibrates and not len(data.split("calibration")):
-        raise InputError(f"{lowering.precision} needs calibration images, and data '{data.name}' has none", "choose other data")
-    plan = plan_engines(
-        options.engine, options.capabilities, options.engine_precisions, options.profile, options.precision, options.build
-    )
-    return split, plan
 
 
 def _write_graph(
@@ -235,6 +162,40 @@ def _write_graph(
     write_metadata(made, fields)
     save_model(made, path)
     return graph
+
+
+def _verify(
+    folder: Path, exact: nn.Module, images: NDArray[Any], options: ExportOptions, on_step: Callable[[str], None]
+) -> Parity:
+    """Compare the written graph's logits with torch's, and keep torch's as the reference."""
+    on_step("verifying the logits")
+    parity = measure_parity(OnnxModel(folder / MODEL), exact, images)
+    require_parity(parity, allowed=options.allow_parity_failure, reference="torch's", hint="try another --opset")
+    np.savez(folder / REFERENCE, images=images, logits=torch_logits(exact, images))
+    return parity
+
+
+def _set_out(
+    source: SourceModel, split: Split, prepare: Prepare, options: ExportOptions, on_step: Callable[[str], None]
+) -> Journey:
+    """The dense source's answers, from which every step's loss is counted, and what resizing pixels in the graph costs it."""
+    dense = Answers("dense, torch fp32", source_logits(source, split, counter("accuracy of the dense source", on_step)))
+    journey = Journey(prepare, split, dense)
+    if options.embedding is not None and options.embedding.size is not None:
+        # Pixels that come in another size are other pixels: what that costs is not the decomposition's doing.
+        height, width = options.embedding.size
+        resized = EmbeddedViT(source.model, options.embedding.pixel_map(source.preprocessing), "logits")
+        by, count = f"dense, torch fp32, from {height} x {width} pixels", counter("accuracy of the resized source", on_step)
+        journey.go("preprocessing", by, lambda batch: torch_logits(resized, batch), count)
+    return journey
+
+
+def _ask(
+    journey: Journey, stage: Stage, by: str, model: Callable[[Images], Logits], read: Callable[[Logits], Logits],
+    on_step: Callable[[str], None],
+) -> None:  # fmt: skip
+    """The next step of the journey: the answers of the model that it made."""
+    journey.go(stage, by, lambda batch: read(model(batch)), counter(f"accuracy of {by}", on_step))
 
 
 def _calibration_images(prepare: Prepare, data: Dataset, options: ExportOptions, lowering: Lowering) -> NDArray[Any]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from export.latency import cached_latency
-from export.pipeline import ExportOptions, check_export, export_bundle
+from export.options import ExportOptions, check_export
+from export.pipeline import export_bundle
 from export.steps import default_name
 from runtime.bundle import Bundle
 from runtime.machine import usable_cores

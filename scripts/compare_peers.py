@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from export.pipeline import ExportOptions
+from export.options import ExportOptions
 from export.run import ExportRequest, export_model
 from runtime.bench import run_bench
 from runtime.bundle import MANIFEST, Bundle, open_bundle

@@ -1,6 +1,7 @@
 """Export every model that docs/models.md names by `auto`, with random weights, and keep a row of each.
 
-python scripts/models_table.py RESULTS.jsonl [WORD ...]     only the models whose SPEC holds one of the words; what is there is not done again
+python scripts/models_table.py RESULTS.jsonl [WORD ...]        only the models whose SPEC holds one of the words; what is there is not done again
+python scripts/models_table.py RESULTS.jsonl --markdown       print the rows as the table of docs/models.md
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.pipeline import ExportOptions
+from export.options import ExportOptions
 from export.run import ExportRequest, export_model
 from vitnla.sources.dispatch import load_model
 
@@ -41,6 +42,9 @@ def main() -> None:
         sys.exit(__doc__)
     results, words = Path(sys.argv[1]), sys.argv[2:]
     lines = results.read_text().splitlines() if results.is_file() else []
+    if words == ["--markdown"]:
+        print(markdown(list(map(json.loads, lines))))
+        return
     done = {row["model"] for row in map(json.loads, lines) if row["error"] is None}
     wanted = [spec for spec in named_models() if spec not in done and (not words or any(word in spec for word in words))]
     context = multiprocessing.get_context("spawn")
@@ -51,6 +55,20 @@ def main() -> None:
         child.join()
         if child.exitcode:
             print(f"  ended with exit code {child.exitcode}", flush=True)
+
+
+def markdown(rows: list[dict[str, object]]) -> str:
+    """The table of docs/models.md: the models that were exported, in the order of their names."""
+    head = "| model | images | tokens | width × blocks | outputs | × MACs | ONNX against torch |\n| --- | --: | --: | --: | --: | --: | --: |"
+    good = sorted((row for row in rows if row["error"] is None), key=lambda row: str(row["model"]))
+    return "\n".join(
+        [head]
+        + [
+            f"| `{str(row['model']).removesuffix('@random')}` | {row['images']} | {row['tokens']} | {row['dim']} × {row['blocks']} "
+            f"| {row['outputs']:,} | {row['macs']:.2f} | {row['parity']:.1e} |"
+            for row in good
+        ]
+    )
 
 
 def export_row(spec: str, results: Path) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from export.pipeline import ExportOptions, export_bundle
+from export.options import ExportOptions
+from export.pipeline import export_bundle
 from runtime.bundle import Bundle
 from tests import fake_runners as fakes
 from vitnla.data.dataset import Dataset, Split

@@ -11,6 +11,7 @@ from export.controls import Control, make_control, wanted_controls
 from export.run import ExportRequest
 from runtime.bundle import Bundle
 from vitnla.common.errors import InputError
+from vitnla.sources.dispatch import load_model
 
 
 def _like(bundle: Bundle, **changes: object) -> Bundle:
@@ -22,6 +23,17 @@ def test_a_decomposed_bundle_wants_its_own_precision_and_int8(tiny_low_rank_bund
     assert [(one.precision, one.runtime) for one in wanted] == [("fp32", "ort"), ("int8", "ort"), ("int8", "openvino")]
     assert {one.source for one in wanted} == {"tiny"}
     assert [one.name for one in wanted][2] == "tiny-55555555-dense-int8-openvino"
+
+
+def test_the_demo_is_also_compared_with_a_smaller_dense_model(tiny_low_rank_bundle: Bundle) -> None:
+    decomposed = _like(tiny_low_rank_bundle, source="demo", precision="int8", runtime="openvino")
+    wanted = wanted_controls([decomposed], ["ort"])
+    assert [(one.source, one.precision, one.runtime) for one in wanted] == [
+        ("demo", "int8", "openvino"),
+        ("demo-small", "int8", "openvino"),
+        ("demo", "int8", "ort"),
+    ]
+    assert wanted[1].source_sha256 == load_model("demo-small").sha256
 
 
 def test_what_is_there_is_not_wanted(tiny_bundle: Bundle, tiny_low_rank_bundle: Bundle) -> None:

@@ -16,7 +16,8 @@ import export.pipeline
 from export.embed import PREFIX, Embedding, embed, parse_embedding, tensor_specs
 from export.embedded_model import GREY_LEVELS, EmbeddedViT, require_same_pixels
 from export.engine import build_engines, plan_engines
-from export.pipeline import ExportOptions, export_bundle
+from export.options import ExportOptions
+from export.pipeline import export_bundle
 from export.precision import to_fp16
 from export.preparation import bundle_preparation
 from export.storage import save_model
@@ -62,6 +63,14 @@ def embedded(
 
 def images(count: int, size: tuple[int, int], channels: int = 1) -> np.ndarray:
     return np.random.default_rng(5).integers(0, 256, (count, *size, channels), np.uint8)
+
+
+def test_what_resizing_costs_is_not_put_down_to_the_decomposition(embedded: Bundle) -> None:
+    resized, decomposed = embedded.manifest.losses
+    assert (resized.stage, decomposed.stage) == ("preprocessing", "decomposition")
+    assert "20 x 12 pixels" in resized.after
+    assert resized.logit_error > 1e-3
+    assert (decomposed.flips, decomposed.lost_points) == (0, 0.0)
 
 
 class TestPixels:

@@ -12,7 +12,8 @@ import pytest
 import export.pipeline
 import export.storage
 from export.engine import build_engines, plan_engines
-from export.pipeline import ExportOptions, export_bundle
+from export.options import ExportOptions
+from export.pipeline import export_bundle
 from export.verify import OnnxModel
 from runtime.bench import run_bench
 from runtime.bundle import MODEL, Bundle, open_bundle

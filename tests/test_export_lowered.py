@@ -12,7 +12,8 @@ import onnx
 import pytest
 import torch
 
-from export.pipeline import ExportOptions, export_bundle
+from export.options import ExportOptions
+from export.pipeline import export_bundle
 from runtime.bundle import MODEL, Bundle
 from runtime.logits import relative_error
 from runtime.parity import TOLERANCES

@@ -13,7 +13,8 @@ import torch
 
 from export.engine_graph import TOLERANCE, engine_graph
 from export.online import online_form, require_faithful
-from export.pipeline import ExportOptions, export_bundle
+from export.options import ExportOptions
+from export.pipeline import export_bundle
 from runtime.bundle import MODEL, Bundle, Manifest, OnlineForm, Parity, open_bundle
 from tests.conftest import shaken
 from vitnla.common.errors import VerdictError

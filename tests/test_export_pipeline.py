@@ -16,7 +16,8 @@ import pytest
 
 import export.pipeline
 import export.storage
-from export.pipeline import ExportOptions, export_bundle
+from export.options import ExportOptions
+from export.pipeline import export_bundle
 from runtime.bundle import MANIFEST, MODEL, Bundle, Parity, open_bundle
 from vitnla.common.errors import InputError, VerdictError
 from vitnla.common.files import sha256_file

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import export.latency as latency
 from export.latency import activation_graph, attention_graph, cached_latency, linear_graph
-from export.pipeline import ExportOptions
+from export.options import ExportOptions
 from export.run import ExportRequest, export_model
 from vitnla.allocation.latency import LatencyModel, activation_terms, attention_terms, fit_terms, linear_terms
 from vitnla.calibration.collect import collect

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,18 @@ NAMED = [
 def test_the_table_is_as_long_as_promised() -> None:
     assert len(NAMED) == len(set(NAMED)) >= 24
     assert {library for library, _ in NAMED} == {"timm", "torchvision", "hf"}
+
+
+def test_the_exported_ones_are_those_of_the_results() -> None:
+    rows = [json.loads(line) for line in (DOCS.parent / "results" / "models.jsonl").read_text().splitlines()]
+    exported = {row["model"].removesuffix("@random"): row for row in rows if row["error"] is None}
+    documented = set(re.findall(r"^\| `(\w+:[\w.]+)` \|", (DOCS / "models.md").read_text(), re.MULTILINE))
+    assert documented == set(exported)
+    assert len(documented) >= 24
+    assert documented <= {f"{library}:{name}" for library, name in NAMED}
+    assert {name.partition(":")[0] for name in documented} == {"timm", "torchvision", "hf"}
+    assert max(row["parity"] for row in exported.values()) <= 1e-4
+    assert all(0.5 <= row["macs"] <= 0.6 for row in exported.values())
 
 
 @pytest.mark.slow

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.tune.candidates import Candidate
+from export.options import ExportOptions
+from export.run import ExportRequest, export_model
+from export.tune.candidates import Candidate, make
 from export.tune.choice import choose, within
-from export.tune.request import TuneRequest
+from export.tune.request import Lessons, TuneRequest
 from export.tune.run import SETTINGS, tune
-from export.tune.shares import FIRST, LEAST, MOST, RESOLUTION, next_share
+from export.tune.shares import FIRST, LEAST, MOST, RESOLUTION, STEP, deeper_shares, next_share
 from runtime.evaluation import Evaluation
 from runtime.plan import Target
 from runtime.results import Cell
@@ -42,6 +44,14 @@ def test_the_search_gives_up_where_nothing_is_within() -> None:
     assert max(tried) <= MOST
     assert next(iter(tried)) == FIRST
     assert not any(tried.values())
+
+
+def test_what_is_distilled_goes_on_where_untrained_cuts_end() -> None:
+    shares = list(deeper_shares({0.6: True, 0.48: True, 0.384: False}))
+    assert shares[0] == pytest.approx(0.48 * STEP, abs=1e-3)
+    assert shares == sorted(shares, reverse=True)
+    assert shares[-1] >= LEAST > shares[-1] * STEP - 1e-3
+    assert next(deeper_shares({0.6: False, 0.9: False})) == 0.9  # nothing was good: the shallowest cut is taught first
 
 
 def _cell(name: str, method: str, precision: str, speed: float, top1: float | None, *, error: str | None = None) -> Cell:
@@ -137,3 +147,30 @@ def test_durations(text: str, expected: float) -> None:
 def test_a_duration_that_is_none() -> None:
     with pytest.raises(InputError, match="expected a duration, got 'soon'"):
         seconds("soon", "--time-budget")
+
+
+@pytest.mark.slow
+def test_a_distilled_candidate_is_taught_once_and_leaves_the_test_split_alone(tmp_path: Path) -> None:
+    request = _request(tmp_path, lessons=Lessons(1, 64))
+    untrained = Candidate(0.5, None)
+    export_model(
+        ExportRequest(
+            "demo", "demo", "svd", {"target_macs": 0.5}, tmp_path / "candidates" / untrained.name,
+            ExportOptions(name=untrained.name, eval_split="validation", eval_images=50), "tune", 32,
+        ),
+        lambda text: None,
+    )  # fmt: skip
+    steps: list[str] = []
+    taught = make(Candidate(0.5, None, request.lessons), request, steps.append)
+    assert taught.name == "auto-0.5-distilled-1x64-fp32"
+    assert taught.manifest.accuracy.split == "validation"
+    assert taught.manifest.distillation is not None
+    assert (taught.manifest.distillation.epochs, taught.manifest.distillation.images) == (1, 64)
+    assert taught.manifest.method == "svd"  # what it was decomposed by, not how it was trained
+    assert any("distilling, batch" in text for text in steps)
+    assert not any("test accuracy" in text for text in steps)
+
+    steps.clear()
+    int8 = make(Candidate(0.5, "ort", request.lessons), request, steps.append)
+    assert int8.manifest.precision == "int8"
+    assert not any("distilling" in text for text in steps)

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from vitnla.common.errors import InputError
 from vitnla.model import LINEARS, LowRankLinear, Ranks, VisionTransformer, ViTConfig, load_checkpoint, save_checkpoint
-from vitnla.sources.dispatch import load_model
+from vitnla.model.cost import encoder_macs
+from vitnla.sources.dispatch import PACKAGED, SMALLER, load_model
 
 
 def variant(config: ViTConfig, **changes: Any) -> ViTConfig:
@@ -153,6 +154,11 @@ def test_demo_model_is_shipped_small_and_consistent() -> None:
     config = source.model.config
     assert (config.dim, len(config.blocks)) >= (192, 6)
     assert len(source.labels) == config.classes == 10
-    from vitnla.sources.dispatch import DEMO_MODEL
+    assert (PACKAGED["demo"] / "model.safetensors").stat().st_size <= 10_000_000
 
-    assert (DEMO_MODEL / "model.safetensors").stat().st_size <= 10_000_000
+
+def test_the_smaller_demo_is_a_dense_model_for_the_same_images_at_half_the_cost() -> None:
+    demo, small = load_model("demo"), load_model(SMALLER["demo"])
+    assert small.origin is None
+    assert (small.labels, small.preprocessing) == (demo.labels, demo.preprocessing)
+    assert 0.4 <= encoder_macs(small.model.config, demo.model.config).ratio <= 0.55

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from export.pipeline import ExportOptions
+from export.options import ExportOptions
 from export.run import ExportRequest, export_model
-from export.tune.request import TuneRequest
+from export.tune.request import Lessons, TuneRequest
 from runtime.bundle import MANIFEST, Bundle, open_bundle
+from vitnla.data.dispatch import load_data
+from vitnla.sources.dispatch import load_model
+from vitnla.training.config import DistillConfig
+from vitnla.training.distill import teach
+from vitnla.training.loop import Progress
 
 OnStep = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One bundle: `share` of the dense time kept by `auto` (None is the dense model), int8 for `lowering` (None is fp32)."""
+    """One bundle: `share` of the dense time kept by `auto` (None is the dense model), int8 for `lowering` (None is fp32).
+
+    With `lessons`, the dense model has taught it before it was quantised.
+    """
 
     share: float | None
     lowering: str | None
+    lessons: Lessons | None = None
 
     @property
     def name(self) -> str:
-        """Of the bundle and its folder: `dense-fp32`, `auto-0.48-int8-openvino`."""
+        """Of the bundle and its folder: `dense-fp32`, `auto-0.48-int8-openvino`, `auto-0.4-distilled-2x9000-fp32`."""
         base = "dense" if self.share is None else f"auto-{self.share:g}"
+        if self.lessons is not None:
+            base += f"-distilled-{self.lessons.name}"
         return f"{base}-fp32" if self.lowering is None else f"{base}-int8-{self.lowering}"
 
     @property
@@ -50,10 +61,11 @@ def hand_over(candidate: Candidate, request: TuneRequest, folder: Path, on_step:
 
 
 def _export(candidate: Candidate, request: TuneRequest, folder: Path, split: tuple[str, int | None], on_step: OnStep) -> Bundle:
-    again = candidate.share is not None and (candidate.lowering is not None or split[0] == "test")
     model, method, settings = request.model, "none", {}
-    if again:
-        model = str(make(Candidate(candidate.share, None), request, on_step).folder)
+    if candidate.lowering is not None or split[0] == "test":
+        model = str(make(replace(candidate, lowering=None), request, on_step).folder) if candidate.share is not None else model
+    elif candidate.lessons is not None:
+        model = str(_taught(candidate, candidate.lessons, request, on_step))
     elif candidate.share is not None:
         method, settings = "auto", {"target_latency": candidate.share}
     options = ExportOptions(
@@ -65,3 +77,20 @@ def _export(candidate: Candidate, request: TuneRequest, folder: Path, split: tup
         latency_batch=request.batch, latency_threads=request.threads,
     )  # fmt: skip
     return export_model(export, lambda text: on_step(f"{candidate.name}: {text}"))
+
+
+def _taught(candidate: Candidate, lessons: Lessons, request: TuneRequest, on_step: OnStep) -> Path:
+    """The checkpoint of a candidate that the dense model has taught; a run that was interrupted goes on."""
+    folder = request.folder / "candidates" / f"{candidate.name}-run"
+    student = make(Candidate(candidate.share, None), request, on_step)
+
+    def on_batch(done: int, total: int, loss: float) -> None:
+        on_step(f"{candidate.name}: distilling, batch {done} of {total}, loss {loss:.3f}")
+
+    progress = Progress(on_step=on_batch, on_note=lambda text: on_step(f"{candidate.name}: {text}"))
+    config = DistillConfig(epochs=lessons.epochs)
+    teach(
+        load_model(request.model), load_model(str(student.folder)), load_data(request.data), config, folder, progress,
+        lessons.images,
+    )  # fmt: skip
+    return folder

@@ -14,6 +14,19 @@ LOWERINGS = ("ort", "openvino")
 
 
 @dataclass(frozen=True)
+class Lessons:
+    """How long the dense model teaches a decomposed one: passes over so many training images (`None` is all)."""
+
+    epochs: int
+    images: int | None = None
+
+    @property
+    def name(self) -> str:
+        """`2x9000`, `1xall`."""
+        return f"{self.epochs}x{self.images or 'all'}"
+
+
+@dataclass(frozen=True)
 class TuneRequest:
     """The question: which bundle is the fastest on this machine within a loss.
 
@@ -30,6 +43,7 @@ class TuneRequest:
         seconds: measured time of each cell of the final comparison.
         folder: everything is kept here; a tuning that was interrupted goes on where it stopped.
         command: the command line, for the manifests.
+        lessons: for shares that lose too much untrained; `None` leaves every model as it was decomposed.
     """
 
     model: str
@@ -45,6 +59,7 @@ class TuneRequest:
     seconds: float
     folder: Path
     command: str
+    lessons: Lessons | None = None
 
     @property
     def lowerings(self) -> tuple[str, ...]:

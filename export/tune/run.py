@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from export.tune.candidates import Candidate, OnStep, hand_over, make
 from export.tune.choice import Choice, choose
-from export.tune.request import TuneRequest, TuneSettings
-from export.tune.shares import next_share
+from export.tune.request import Lessons, TuneRequest, TuneSettings
+from export.tune.shares import deeper_shares, next_share
 from runtime.bench import run_bench
 from runtime.bundle import Bundle
 from runtime.evaluation import Evaluation
@@ -35,6 +35,8 @@ class Answer:
     cells: tuple[Cell, ...]
     tried: dict[float, bool]
     """Share of the dense time -> whether some bundle of it was within the budget."""
+    taught: dict[float, bool]
+    """The same of the shares that were distilled."""
     seconds: float
 
 
@@ -60,8 +62,11 @@ def tune(request: TuneRequest, evaluation: Evaluation, on_step: OnStep = lambda 
 
     dense = [make(Candidate(None, lowering), request, say) for lowering in (None, *request.lowerings)]
     tried = _search(request, started, say)
+    taught = _search_taught(request, request.lessons, tried, started, say) if request.lessons else {}
     deepest = sorted(share for share, ok in tried.items() if ok)[:_FINALISTS]
-    finalists = [Candidate(share, lowering) for share in deepest for lowering in (None, *request.lowerings)]
+    kept = [Candidate(share, None) for share in deepest]
+    kept += [Candidate(share, None, request.lessons) for share, ok in taught.items() if ok]
+    finalists = [replace(one, lowering=lowering) for one in kept for lowering in (None, *request.lowerings)]
     candidates = [*(Candidate(None, lowering) for lowering in (None, *request.lowerings)), *finalists]
     bundles = (*dense, *(make(one, request, say) for one in finalists))
     plan = BenchPlan(
@@ -74,7 +79,7 @@ def tune(request: TuneRequest, evaluation: Evaluation, on_step: OnStep = lambda 
     choice = choose(cells, dense_top1, request.max_drop)
     winner = next(one for one in candidates if one.name == choice.cell.bundle)
     bundle = hand_over(winner, request, request.folder / ANSWER, say)
-    return Answer(bundle, choice, dense_top1, tuple(cells), tried, time.monotonic() - started)
+    return Answer(bundle, choice, dense_top1, tuple(cells), tried, taught, time.monotonic() - started)
 
 
 def _search(request: TuneRequest, started: float, say: OnStep) -> dict[float, bool]:
@@ -86,23 +91,42 @@ def _search(request: TuneRequest, started: float, say: OnStep) -> dict[float, bo
         if tried and begun - started + (1 + _RESERVE) * longest > request.time_budget_s:
             say(f"no time for a share of {share:g}")
             break
-        tried[share] = _within_budget(share, request, say)
+        tried[share] = _within_budget(Candidate(share, None), request, say)
         longest = max(longest, time.monotonic() - begun)
         say(f"share {share:g}: {'within' if tried[share] else 'beyond'} {request.max_drop:g} points")
     return tried
 
 
-def _within_budget(share: float, request: TuneRequest, say: OnStep) -> bool:
-    """Whether the fp32 bundle and some int8 one of a share lose little enough; int8 is not made where fp32 already fails."""
+def _search_taught(
+    request: TuneRequest, lessons: Lessons, tried: dict[float, bool], started: float, say: OnStep
+) -> dict[float, bool]:
+    """Shares deeper than those within the budget, each distilled, until one is still beyond it or the time is up."""
+    taught: dict[float, bool] = {}
+    longest = 0.0
+    for share in deeper_shares(tried):
+        begun = time.monotonic()
+        if taught and begun - started + longest > request.time_budget_s:
+            say(f"no time to distil a share of {share:g}")
+            break
+        taught[share] = _within_budget(Candidate(share, None, lessons), request, say)
+        longest = max(longest, time.monotonic() - begun)
+        say(f"share {share:g}, distilled: {'within' if taught[share] else 'beyond'} {request.max_drop:g} points")
+        if not taught[share]:
+            break
+    return taught
 
-    def loss(candidate: Candidate) -> float:
-        accuracy = make(candidate, request, say).manifest.accuracy
+
+def _within_budget(candidate: Candidate, request: TuneRequest, say: OnStep) -> bool:
+    """Whether the fp32 bundle and some int8 one of it lose little enough; int8 is not made where fp32 already fails."""
+
+    def loss(one: Candidate) -> float:
+        accuracy = make(one, request, say).manifest.accuracy
         return 100 * (accuracy.dense_top1 - accuracy.top1)
 
-    if loss(Candidate(share, None)) > request.max_drop:
+    if loss(candidate) > request.max_drop:
         return False
     # Every int8 form is made, since which runtime is the fastest is only known once they are measured.
-    return min([loss(Candidate(share, lowering)) for lowering in request.lowerings]) <= request.max_drop
+    return min([loss(replace(candidate, lowering=lowering)) for lowering in request.lowerings]) <= request.max_drop
 
 
 def _claim(request: TuneRequest) -> None:

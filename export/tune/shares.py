@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 FIRST, STEP, RESOLUTION = 0.6, 0.8, 0.03
 """The first share, what it is multiplied by while the loss allows, and how close the deepest good one is to the next bad one."""
@@ -32,3 +32,14 @@ def next_share(tried: Mapping[float, bool]) -> float | None:
     if deepest - max(below) <= RESOLUTION:
         return None
     return round((deepest + max(below)) / 2, 3)
+
+
+def deeper_shares(tried: Mapping[float, bool]) -> Iterator[float]:
+    """Shares to distil, one after the other: the deepest one that was good untrained, times `STEP` again and again.
+
+    Where none was good, from the shallowest that was tried.
+    """
+    good = [share for share, ok in tried.items() if ok]
+    share = min(good) if good else max(tried) / STEP
+    while (share := round(share * STEP, 3)) >= LEAST:
+        yield share

@@ -58,7 +58,7 @@ def open_bundles(folders: list[Path] | None) -> tuple[Bundle, ...]:
 
 
 def _dense_demo() -> Bundle:
-    from export.pipeline import ExportOptions
+    from export.options import ExportOptions
     from export.run import ExportRequest, export_model
     from vitnla.cli.output import status
 

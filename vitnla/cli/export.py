@@ -86,7 +86,7 @@ def export(
     else:
         from export.compiler import BuildOptions
         from export.embed import parse_embedding
-        from export.pipeline import ExportOptions
+        from export.options import ExportOptions
         from export.run import ExportRequest, export_model
 
         if given != Given():

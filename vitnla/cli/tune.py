@@ -31,6 +31,10 @@ def tune(
     images: Annotated[int, typer.Option(min=1, help="Validation images, at most.")] = 2000,
     test_images: Annotated[int | None, typer.Option(min=1, help="Test images for the answer. Default: all.")] = None,
     calibration_images: Annotated[int | None, typer.Option(min=1, help="Default: the whole calibration split.")] = None,
+    distill: Annotated[
+        int, typer.Option(min=0, metavar="EPOCHS", help="Also cut deeper, and distil each cut for so many passes.")
+    ] = 0,
+    distill_images: Annotated[int | None, typer.Option(min=2, help="Training images of a pass. Default: all.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder; an interrupted tuning there goes on.")] = ARTIFACTS
     / "tune",
     json: Json = False,
@@ -38,7 +42,7 @@ def tune(
     """Find the fastest bundle on this machine within an accuracy budget, and hand it over."""
     from rich.console import Console
 
-    from export.tune.request import TuneRequest
+    from export.tune.request import Lessons, TuneRequest
     from export.tune.run import RESULTS
     from export.tune.run import tune as run
     from runtime.report.console import cells_table
@@ -47,7 +51,7 @@ def tune(
 
     request = TuneRequest(
         model, data, max_drop, targets(runtime or _all_here(), "cpu"), batch, threads, images, test_images, calibration_images,
-        seconds(time_budget, "--time-budget"), duration, output, command_line(),
+        seconds(time_budget, "--time-budget"), duration, output, command_line(), Lessons(distill, distill_images) if distill else None,
     )  # fmt: skip
     request.check()
     with status() as on_step:
@@ -94,16 +98,24 @@ def _record(answer: Answer) -> dict[str, Any]:
     choice, accuracy = answer.choice, answer.bundle.manifest.accuracy
     return {
         "bundle": str(answer.bundle.folder),
-        "candidate": choice.cell.bundle,
+        "method": choice.cell.method,
+        "precision": choice.cell.precision,
         "runtime": choice.cell.runtime,
         "batch": choice.cell.batch,
         "decomposed": choice.decomposed,
         "images_per_s": choice.cell.images_per_s,
-        "speedup_over_dense_fp32": choice.speedup and choice.speedup._asdict(),
+        "speedup": choice.speedup and choice.speedup._asdict(),
+        "baseline": {"bundle": choice.fp32.bundle, "runtime": choice.fp32.runtime},
         "gain_over_fastest_dense": choice.gain and choice.gain._asdict(),
         "fastest_dense": {"bundle": choice.dense.bundle, "runtime": choice.dense.runtime},
+        "drop_points": 100 * (accuracy.dense_top1 - accuracy.top1),
         "validation": {"dense_top1": answer.dense_top1, "top1": choice.cell.top1, "images": choice.cell.accuracy_images},
         "test": accuracy.model_dump(include={"dense_top1", "top1", "agreement", "images"}),
-        "shares": [{"share": share, "within_budget": ok} for share, ok in answer.tried.items()],
+        "candidates": [
+            cell.model_dump(include={"bundle", "method", "runtime", "precision", "images_per_s", "top1", "error"})
+            for cell in answer.cells
+        ],
+        "shares": [{"share": share, "distilled": False, "within_budget": ok} for share, ok in answer.tried.items()]
+        + [{"share": share, "distilled": True, "within_budget": ok} for share, ok in answer.taught.items()],
         "seconds": answer.seconds,
     }

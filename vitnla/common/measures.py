@@ -89,7 +89,7 @@ class Accuracy(Record):
 class LossStage(Record):
     """What one step on the way from the dense source to the deployed model changed, on `Accuracy.images` images."""
 
-    stage: Literal["decomposition", "precision", "runtime"]
+    stage: Literal["preprocessing", "decomposition", "precision", "runtime"]
     before: str
     """What was compared: the model before this step, and what ran it."""
     after: str

@@ -17,17 +17,20 @@ from vitnla.sources.timm_models import load_timm
 from vitnla.sources.torchvision_models import load_torchvision
 
 ASSETS = Path(__file__).parent.parent / "assets"
-DEMO_MODEL = ASSETS / "demo-vit"
+PACKAGED = {"demo": ASSETS / "demo-vit", "demo-small": ASSETS / "demo-vit-small"}
+"""Models that ship with the package, by their SPEC."""
+SMALLER = {"demo": "demo-small"}
+"""SPEC of a model -> that of a smaller dense one, trained the same way: a control of every claim about the decomposed model."""
 LIBRARIES: dict[str, Callable[[str], SourceModel]] = {"hf": load_hf, "timm": load_timm, "torchvision": load_torchvision}
 """By the word before the colon. The libraries themselves are imported only when a model of theirs is asked for."""
 MODEL_SPECS = (
-    "demo, a checkpoint or bundle folder, hf:FOLDER_OR_ID, timm:NAME[@WEIGHTS] or torchvision:NAME[@WEIGHTS] "
+    "demo, demo-small, a checkpoint or bundle folder, hf:FOLDER_OR_ID, timm:NAME[@WEIGHTS] or torchvision:NAME[@WEIGHTS] "
     "(WEIGHTS: a .safetensors or .pth file, or random)"
 )
 
 
 def load_model(spec: str) -> SourceModel:
-    """Load `demo`, a checkpoint or bundle folder, or a model of another library (see docs/models.md).
+    """Load a packaged model (`demo`, `demo-small`), a checkpoint or bundle folder, or a model of another library (see docs/models.md).
 
     Raises:
         InputError: the spec is not understood, or what it names cannot be loaded.
@@ -41,8 +44,8 @@ def load_model(spec: str) -> SourceModel:
         raise InputError(
             f"'{spec}' is a graph, not a model in torch; vitdeploy export takes it, with methods none, svd and cholesky", hint
         )
-    if spec == "demo":
-        return _load_folder(DEMO_MODEL, spec)
+    if spec in PACKAGED:
+        return _load_folder(PACKAGED[spec], spec)
     folder = Path(spec)
     if folder.is_dir():
         inside = folder / "checkpoint"  # a bundle carries the checkpoint that it was exported from

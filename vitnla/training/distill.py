@@ -39,10 +39,37 @@ class DistillResult:
     teacher_test_top1: float
 
 
+@dataclass(frozen=True)
+class Taught:
+    """A student after its training, before anything has looked at the test split; accuracies are fractions, on validation."""
+
+    run: Distillation
+    validation_top1: float
+    student_validation_top1: float
+
+
 def distill(
     teacher: SourceModel, student: SourceModel, data: Dataset, config: DistillConfig, folder: Path, progress: Progress,
     images: int | None = None,
 ) -> DistillResult:  # fmt: skip
+    """`teach`, and then read the test split once: of the student before and after, and of the teacher.
+
+    Args and errors are those of `teach`.
+    """
+    taught = teach(teacher, student, data, config, folder, progress, images)
+    return DistillResult(
+        folder=folder, run=taught.run, validation_top1=taught.validation_top1,
+        student_validation_top1=taught.student_validation_top1,
+        test_top1=_top1("the distilled student", load_model(str(folder)), data, "test", progress),
+        student_test_top1=_top1("the student as it was", student, data, "test", progress),
+        teacher_test_top1=_top1("the teacher", teacher, data, "test", progress),
+    )  # fmt: skip
+
+
+def teach(
+    teacher: SourceModel, student: SourceModel, data: Dataset, config: DistillConfig, folder: Path, progress: Progress,
+    images: int | None = None,
+) -> Taught:  # fmt: skip
     """Train `student` to answer as `teacher` does, or go on where an interrupted run of the same settings in `folder` stopped.
 
     No label is used, but those of the validation split, by which the epoch is chosen. `teacher` and `student` do not change.
@@ -78,12 +105,7 @@ def distill(
     )  # fmt: skip
     origin = student.origin and student.origin.model_copy(update={"distillation": run})
     write_description(folder, student.preprocessing, student.labels, origin)
-    return DistillResult(
-        folder=folder, run=run, validation_top1=kept[-1].validation_top1 if kept else before, student_validation_top1=before,
-        test_top1=_top1("the distilled student", load_model(str(folder)), data, "test", progress),
-        student_test_top1=_top1("the student as it was", student, data, "test", progress),
-        teacher_test_top1=_top1("the teacher", teacher, data, "test", progress),
-    )  # fmt: skip
+    return Taught(run, kept[-1].validation_top1 if kept else before, before)
 
 
 def _fit(
