@@ -10,6 +10,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from export.gpu.bundle_paths import bundle_paths
 from export.gpu.records import GpuResults, resume
 from export.gpu.suite import exit_code, run_suite
 from export.gpu.torch_path import matmul_ceiling, torch_paths
@@ -23,12 +24,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--name", required=True, help="of the machine, such as h100: the file is gpu-NAME.json")
     parser.add_argument("-o", "--output", type=Path, default=Path("results"), help="its folder")
+    parser.add_argument("--work", type=Path, default=Path("artifacts/gpu"), help="where bundles and engines are kept")
     asked = parser.parse_args()
     file = asked.output / f"gpu-{asked.name}.json"
     command = shlex.join(["scripts/gpu_suite.sh", *sys.argv[1:]])
     try:
         results = resume(file, GpuResults(name=asked.name, command=command, machine=machine_facts()))
-        results = run_suite(torch_paths(), results, file, say, matmul_ceiling)
+        paths = (*torch_paths(), *bundle_paths(asked.work, command))
+        results = run_suite(paths, results, file, say, matmul_ceiling)
     except VitDeployError as error:
         say(f"error: {error.message}\nhint:  {error.hint}")
         return error.exit_code
