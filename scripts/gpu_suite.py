@@ -38,7 +38,10 @@ def main() -> int:
     measured = len(results.done)
     say(f"{file}: {measured} rows measured, {len(results.failed)} failed, {len(results.skipped)} paths skipped")
     if not results.rows:
-        say("error: nothing here can be measured\nhint:  " + "; ".join(dict.fromkeys(one.remedy for one in results.skipped)))
+        say(
+            "error: nothing here can be measured\nhint:  "
+            + "; ".join(dict.fromkeys(part for one in results.skipped for part in one.remedy.split("; ")))
+        )
     return exit_code(results)
 
 

@@ -81,6 +81,14 @@ def test_rows_hold_both_clocks_and_the_share_of_the_ceiling(tmp_path: Path) -> N
     assert exit_code(results) == 1
 
 
+def test_without_a_ceiling_there_is_no_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(run.__globals__, "ceiling", lambda precision: None)
+    results, said = run(Fake(), FRESH, tmp_path / "gpu-test.json")
+    assert results.rows[0].measured is not None
+    assert (results.rows[0].measured.ceiling_share, results.ceilings) == (None, ())
+    assert "matmul ceiling in fp16: not measured, since torch has no GPU here" in said
+
+
 def test_a_second_run_measures_only_what_failed(tmp_path: Path) -> None:
     fake = Fake()
     results, _ = run(fake, FRESH, tmp_path / "gpu-test.json")
@@ -113,9 +121,8 @@ def test_without_a_gpu_the_command_skips_everything_and_says_why(tmp_path: Path)
     )  # fmt: skip
     results = GpuResults.read(tmp_path / "gpu-none.json")
     assert (done.returncode, results.rows) == (3, ())
-    assert {one.path for one in results.skipped} >= {
-        f"torch{kind}-{half}" for kind in ("", "-compile") for half in ("fp16", "bf16")
-    }
+    torch_names = {f"torch{kind}-{half}" for kind in ("", "-compile") for half in ("fp16", "bf16")}
+    assert {one.path for one in results.skipped} == torch_names | {"ort-cuda", "ort-tensorrt", "trt", "trt-rtx"}
     assert all(f"{one.path}: skipped, since {one.reason}" in done.stderr for one in results.skipped)
     assert "error: nothing here can be measured" in done.stderr
     assert "Traceback" not in done.stderr

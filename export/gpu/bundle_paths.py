@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -65,15 +65,21 @@ def _images(bundle_input: tuple[int, ...], batch: int) -> Images:
     return np.random.default_rng(0).standard_normal((batch, *bundle_input), np.float32)
 
 
+@cache
+def _ort_stream() -> Stream:
+    """One for the whole run: a session may not outlive its stream, and a session ends when its last reference does."""
+    return Stream()
+
+
 def _prepare_ort(work: Path, command: str, provider: str, key: Key) -> Ready:
     bundle = random_bundle(vit_config(key.shape), _folder(work, key, "fp16"), ExportOptions(precision="fp16"), command)
-    stream = Stream()
+    stream = _ort_stream()
     options = {**_PROVIDER_OPTIONS[provider], "user_compute_stream": str(stream.handle)}
     session = OrtSession("ort", bundle, RunOptions(usable_cores(), provider, key.batch), options)
     config = vit_config(key.shape)
     launch, _ = session.bind(_images((config.channels, config.image_size, config.image_size), key.batch))
     facts = {**session.facts(), "io": "bound: images and logits on the device"}
-    return Ready(launch, stream.synchronise, stream.elapsed_ms, facts, stream.close)
+    return Ready(launch, stream.synchronise, stream.elapsed_ms, facts, lambda: None)
 
 
 def _prepare_engine(work: Path, command: str, flavor: Flavor, key: Key) -> Ready:

@@ -27,7 +27,7 @@ class Effort:
 
 def run_suite(
     paths: Sequence[GpuPath], results: GpuResults, file: Path, say: Callable[[str], None],
-    ceiling: Callable[[Half], Ceiling], effort: Effort = Effort(), measured: Iterable[Shape] | None = None,
+    ceiling: Callable[[Half], Ceiling | None], effort: Effort = Effort(), measured: Iterable[Shape] | None = None,
     batches: Sequence[int] = BATCHES,
 ) -> GpuResults:  # fmt: skip
     """Measure what `results` lack on every path that is there.
@@ -37,7 +37,7 @@ def run_suite(
         results: of an earlier run, or empty.
         file: written whole after every row.
         say: told of every skipped path and every row.
-        ceiling: measures the matmul at a precision; called where an available path needs one.
+        ceiling: measures the matmul at a precision, or cannot; called where an available path needs one.
         effort: how long a row takes.
         measured: the shapes; by default all.
         batches: the batch sizes.
@@ -47,18 +47,21 @@ def run_suite(
     """
     available = []
     for path in paths:
-        found = path.availability()
-        if found.ok:
+        ready = path.availability()
+        if ready.ok:
             available.append(path)
             continue
-        say(f"{path.name}: skipped, since {found.reason}")
-        skipped = Skipped(path=path.name, reason=found.reason, remedy=found.remedy)
+        say(f"{path.name}: skipped, since {ready.reason}")
+        skipped = Skipped(path=path.name, reason=ready.reason, remedy=ready.remedy)
         results = results.model_copy(update={"skipped": (*results.skipped, skipped)})
     write(file, results)
     for precision in dict.fromkeys(path.precision for path in available):
         if results.ceiling(precision) is None:
-            results = results.model_copy(update={"ceilings": (*results.ceilings, ceiling(precision))})
-            say(f"matmul ceiling in {precision}: {results.ceiling(precision):.0f} TFLOP/s")
+            if (found := ceiling(precision)) is None:
+                say(f"matmul ceiling in {precision}: not measured, since torch has no GPU here")
+                continue
+            results = results.model_copy(update={"ceilings": (*results.ceilings, found)})
+            say(f"matmul ceiling in {precision}: {found.tflops:.0f} TFLOP/s")
     for shape in shapes() if measured is None else measured:
         for path in available:
             for batch in batches:

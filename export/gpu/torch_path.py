@@ -78,8 +78,13 @@ def _elapsed_ms(work: Callable[[], object]) -> float:
     return float(start.elapsed_time(end))
 
 
-def matmul_ceiling(precision: Half) -> Ceiling:
-    """The best of ten timings of a product of two 8192 x 8192 matrices, after a warm-up of as many calls as one timing has."""
+def matmul_ceiling(precision: Half) -> Ceiling | None:
+    """The best of ten timings of a product of two 8192 x 8192 matrices, after a warm-up of as many calls as one timing has.
+
+    None where torch itself has no GPU, although another runtime may.
+    """
+    if not torch.cuda.is_available():
+        return None
     left, right = (torch.randn(_SIDE, _SIDE, device="cuda", dtype=_DTYPES[precision]) for _ in range(2))
     out = torch.empty_like(left)
 
