@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from export.gpu import bundle_paths
 from export.gpu.bundle_paths import _engine_availability
 from export.gpu.bundles import random_bundle
 from export.options import ExportOptions
+from runtime.cuda import Stream
 from runtime.runners.base import Availability, RunOptions
 from runtime.runners.ort import OrtSession
 from runtime.runners.trt_flavor import RTX, TENSORRT, Flavor
@@ -35,3 +37,23 @@ def test_rtx_is_skipped_on_data_centre_gpus(monkeypatch: pytest.MonkeyPatch) -> 
     assert _engine_availability(TENSORRT).ok
     monkeypatch.setattr(bundle_paths, "compute_capability", lambda: (8, 9))
     assert _engine_availability(RTX).ok
+
+
+def test_events_surround_the_work_and_are_freed_when_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    class Cudart:
+        class cudaError_t:
+            cudaSuccess = 0
+
+        def __getattr__(self, name: str) -> Callable[..., tuple[object, ...]]:
+            return lambda *given: done.append(name.removeprefix("cuda")) or (0, 2.5)
+
+    monkeypatch.setattr("runtime.cuda._cudart", Cudart)
+    stream = Stream()
+    assert stream.elapsed_ms(lambda: done.append("work")) == 2.5
+    around = ["EventRecord", "work", "EventRecord", "EventSynchronize", "EventElapsedTime"]
+    assert done == ["StreamCreate", "EventCreate", "EventCreate", *around, "EventDestroy", "EventDestroy"]
+    with pytest.raises(ZeroDivisionError):
+        stream.elapsed_ms(lambda: 1 / 0)
+    assert done[-3:] == ["EventRecord", "EventDestroy", "EventDestroy"]
