@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -75,8 +76,25 @@ class Stream:
         host = np.empty(shape, np.float32)
         kind = _cudart().cudaMemcpyKind.cudaMemcpyDeviceToHost
         call(_cudart().cudaMemcpyAsync(host.ctypes.data, address, host.nbytes, kind, self.handle))
-        call(_cudart().cudaStreamSynchronize(self.handle))
+        self.synchronise()
         return host
+
+    def synchronise(self) -> None:
+        """Wait for all that was enqueued."""
+        call(_cudart().cudaStreamSynchronize(self.handle))
+
+    def elapsed_ms(self, work: Callable[[], object]) -> float:
+        """Milliseconds between two events on the stream, around what `work` enqueues on it."""
+        start, end = (call(_cudart().cudaEventCreate()) for _ in range(2))
+        try:
+            call(_cudart().cudaEventRecord(start, self.handle))
+            work()
+            call(_cudart().cudaEventRecord(end, self.handle))
+            call(_cudart().cudaEventSynchronize(end))
+            return float(call(_cudart().cudaEventElapsedTime(start, end)))
+        finally:
+            for event in (start, end):
+                call(_cudart().cudaEventDestroy(event))
 
     def close(self) -> None:
         """Free the buffers and the stream."""

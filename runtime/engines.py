@@ -13,7 +13,7 @@ from vitnla.common.schema import Record
 Library = Literal["trt", "trt-rtx"]
 EnginePrecision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 ENGINES, PORTABLE = "engines", "portable"
-_PORTABLE_FROM, _NOT_RTX = 80, frozenset({90, 100, 103})
+_PORTABLE_FROM, NOT_RTX = 80, frozenset({90, 100, 103})
 """A portable engine of TensorRT for RTX runs on capability 8.0 and later; data-centre Hopper and Blackwell are not supported."""
 _AMPERE = 80
 """A hardware-compatible engine of TensorRT runs on Ampere and later."""
@@ -96,7 +96,7 @@ class EngineRecord(Record):
         """Whether a GPU of this compute capability can load the engine."""
         number = 10 * compute_capability[0] + compute_capability[1]
         if self.capability == PORTABLE:
-            return number >= max(_PORTABLE_FROM, FIRST_GPU[self.precision]) and number not in _NOT_RTX
+            return number >= max(_PORTABLE_FROM, FIRST_GPU[self.precision]) and number not in NOT_RTX
         if self.hardware_compatible:
             return number >= _AMPERE
         return self.capability == f"SM{number}"

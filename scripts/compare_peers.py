@@ -1,10 +1,10 @@
 """One interleaved run of what a user could do instead of vitdeploy, on the same weights, images and threads.
 
-python scripts/compare_peers.py --model SPEC --data SPEC [--ours BUNDLE ...] [--optimum FILE] [-b 1,16] [-o results/peers-NAME.jsonl]
+python scripts/compare_peers.py --model SPEC --data SPEC [--ours BUNDLE ...] [--optimum FILE ...] [-b 1,16] [-o results/peers-NAME.jsonl]
 
 Rows: torch eager and torch.compile; the dense model in ONNX Runtime in fp32, dynamic int8 and static int8; in OpenVINO in fp32, bf16 and
-NNCF int8; and ours. `--optimum` takes the ONNX file that `optimum-cli export onnx` wrote of the same weights, from a virtual environment of
-its own, since optimum pins another transformers. What cannot run has its reason in the table.
+NNCF int8; and ours. `--optimum` takes the ONNX files that optimum wrote of the same weights, as scripts/optimum_export.sh makes them in a
+virtual environment of its own, since optimum pins another transformers. What cannot run has its reason in the table.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from runtime.report.console import cells_table
 from runtime.results import Cell, append_cells
 from vitnla.cli.evaluation import load_evaluation
 from vitnla.cli.output import command_line, say
-from vitnla.common.errors import MissingDependencyError
+from vitnla.common.errors import InputError, MissingDependencyError
 
 TORCH = ("torch", "torch-compile")
 
@@ -47,6 +47,7 @@ PEERS = (
     Peer("dense-int8-ort", "int8", "ort", ("ort",)),
     Peer("dense-int8-openvino", "int8", "openvino", ("openvino",)),
 )
+NOT_GIVEN = "no --optimum FILE was given: scripts/optimum_export.sh writes them"
 TARGETS = tuple(Target.parse(name) for name in (*TORCH, "ort", "openvino", "openvino:bf16"))
 
 
@@ -56,7 +57,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", default="demo")
     parser.add_argument("--data", default="demo")
     parser.add_argument("--ours", type=Path, nargs="*", default=[], help="bundles of decomposed models of the same source")
-    parser.add_argument("--optimum", type=Path, help="ONNX file that optimum exported of the same weights")
+    parser.add_argument(
+        "--optimum", type=Path, nargs="*", default=[], help="ONNX files that optimum exported of the same weights"
+    )
     parser.add_argument("-b", "--batch", default="1,16")
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--seconds", type=float, default=5.0, help="measured per cell")
@@ -72,13 +75,16 @@ def main() -> None:
     """Make the dense bundles, measure everything in turns, print and append the cells."""
     asked = parse()
     bundles, only = dense_bundles(asked, lambda text: say(f"  {text}"))
-    if asked.optimum:
-        bundles.append(optimum_bundle(asked))
+    for file in asked.optimum:
+        try:
+            bundles.append(optimum_bundle(asked, file))
+        except InputError as error:
+            say(f"optimum-{file.parent.name}: no row, since {error.message}")
+            continue
         only[bundles[-1].name] = ("ort",)
-    else:
-        say(
-            "optimum: no row, since no --optimum FILE was given (pip install optimum-onnx into another venv, optimum-cli export onnx)"
-        )
+    if not asked.optimum:
+        is_transformers = asked.model.startswith("hf:")
+        say(f"optimum: no row, since {NOT_GIVEN if is_transformers else 'it exports models of transformers, not ' + asked.model}")
     for folder in asked.ours:
         bundles.append(open_bundle(folder))
         only[bundles[-1].name] = (
@@ -122,13 +128,14 @@ def dense_bundles(asked: argparse.Namespace, on_step: Callable[[str], None]) -> 
     return bundles, only
 
 
-def optimum_bundle(asked: argparse.Namespace) -> Bundle:
-    """A bundle around the file that optimum wrote; the graph stays as it is."""
+def optimum_bundle(asked: argparse.Namespace, file: Path) -> Bundle:
+    """A bundle around a file that optimum wrote, named after the folder it lies in; the graph stays as it is."""
     from export.onnx_model.request import OnnxRequest
     from export.onnx_model.run import export_onnx
 
+    name = f"optimum-{file.parent.name}"
     request = OnnxRequest(
-        f"onnx:{asked.optimum}", asked.data, "none", {}, asked.work / "optimum", command_line(), name="optimum",
+        f"onnx:{file}", asked.data, "none", {}, asked.work / name, command_line(), name=name,
         eval_images=asked.eval_images, force=True,
     )  # fmt: skip
     return export_onnx(request, lambda text: say(f"  {text}"))

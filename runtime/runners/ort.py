@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,7 @@ class OrtRunner:
         self.availability().require(self.name)
         if options.provider not in _PROVIDERS:
             raise unknown_name("provider", options.provider, _PROVIDERS)
-        _check_provider(options.provider)
+        check_provider(options.provider)
         return OrtSession(self.name, bundle, options)
 
 
@@ -68,8 +69,11 @@ def installed_providers() -> tuple[str, ...]:
 class OrtSession(Session):
     """An `onnxruntime.InferenceSession`. On a GPU, `run` includes the copies to the device and back."""
 
-    def __init__(self, runner: str, bundle: Bundle, options: RunOptions) -> None:
+    def __init__(
+        self, runner: str, bundle: Bundle, options: RunOptions, provider_options: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(runner, bundle)
+        self._provider_options = dict(provider_options or {})
         self._bundle = bundle
         self._options = options
         self._input = bundle.manifest.input.name
@@ -99,15 +103,32 @@ class OrtSession(Session):
         import onnxruntime
 
         try:
-            return onnxruntime.InferenceSession(
-                self._bundle.model_path, options, providers=list(_PROVIDERS[self._options.provider]), enable_fallback=0
-            )
+            first, *others = _PROVIDERS[self._options.provider]
+            providers = [(first, self._provider_options), *others]
+            return onnxruntime.InferenceSession(self._bundle.model_path, options, providers=providers, enable_fallback=0)
         except Exception as error:  # its exceptions share no base class below Exception
             hint = "check the bundle, the provider and the package's version"
             raise InputError(f"ort: cannot load {self._bundle.model_path}: {error}", hint) from error
 
     def _infer(self, images: Images) -> Logits:
         return np.asarray(self._session.run(None, {self._input: images})[0], np.float32)
+
+    def bind(self, images: Images) -> tuple[Callable[[], None], onnxruntime.OrtValue]:
+        """A function that runs the model on images that lie on the provider's device, and the logits [B, classes] that it fills.
+
+        It enqueues and does not wait for a GPU. Its stream is the provider option `user_compute_stream`, else one of its own.
+        """
+        import onnxruntime
+
+        device = "cpu" if self._options.provider == "cpu" else "cuda"
+        given = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(images), device, 0)
+        classes, output = len(self._bundle.manifest.labels), self._bundle.manifest.output.name
+        made = onnxruntime.OrtValue.ortvalue_from_shape_and_type([len(images), classes], np.float32, device, 0)
+        binding, options = self._session.io_binding(), onnxruntime.RunOptions()
+        binding.bind_ortvalue_input(self._input, given)
+        binding.bind_ortvalue_output(output, made)
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        return lambda: self._session.run_with_iobinding(binding, options), made
 
     def facts(self) -> dict[str, Any]:
         """Version, providers, threads and what ONNX Runtime made of the attention."""
@@ -155,7 +176,12 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     return options
 
 
-def _check_provider(provider: str) -> None:
+def check_provider(provider: str) -> None:
+    """Load what a provider needs, and see that this build has it.
+
+    Raises:
+        MissingDependencyError: it has not.
+    """
     import onnxruntime
 
     if provider != "cpu" and hasattr(onnxruntime, "preload_dlls"):

@@ -121,15 +121,25 @@ class TrtSession(Session):
                 f"export it again here with: vitdeploy export --engine {flavor.name}",
             )
         self._context = self._engine.create_execution_context()
-        self._stream = Stream()
+        self.stream = Stream()
         manifest = bundle.manifest
         self._input, self._classes = manifest.input.name, len(manifest.labels)
-        self._images = self._stream.allocate(record.profile.max * math.prod(map(int, self._shape)) * self._dtype.itemsize)
-        self._logits = self._stream.allocate(record.profile.max * self._classes * np.dtype(np.float32).itemsize)
+        self._images = self.stream.allocate(record.profile.max * math.prod(map(int, self._shape)) * self._dtype.itemsize)
+        self._logits = self.stream.allocate(record.profile.max * self._classes * np.dtype(np.float32).itemsize)
         self._context.set_tensor_address(self._input, self._images)
         self._context.set_tensor_address(manifest.output.name, self._logits)
 
     def _infer(self, images: Images) -> Logits:
+        self.place(images)
+        self.enqueue()
+        return self.stream.download(self._logits, (len(images), self._classes))
+
+    def place(self, images: Images) -> None:
+        """Enqueue the copy of a batch to the device, where it stays.
+
+        Raises:
+            InputError: the batch is outside the engine's profile.
+        """
         profile = self._record.profile
         if not profile.min <= len(images) <= profile.max:
             hint = "export it again with a wider --batch MIN:OPT:MAX"
@@ -137,11 +147,17 @@ class TrtSession(Session):
                 f"{self.runner}: the engine takes batches of {profile.min} to {profile.max}, got {len(images)}", hint
             )
         self._context.set_input_shape(self._input, images.shape)
-        self._stream.upload(np.ascontiguousarray(images), self._images)
-        if not self._context.execute_async_v3(self._stream.handle):
+        self.stream.upload(np.ascontiguousarray(images), self._images)
+
+    def enqueue(self) -> None:
+        """Enqueue one inference on what `place` left on the device.
+
+        Raises:
+            MissingDependencyError: the library refused it.
+        """
+        if not self._context.execute_async_v3(self.stream.handle):
             hint = "see nvidia-smi for the GPU's state and free memory"
             raise MissingDependencyError(f"{self.runner}: the engine could not be enqueued", hint)
-        return self._stream.download(self._logits, (len(images), self._classes))
 
     def facts(self) -> dict[str, Any]:
         """The library, the engine, what its layers became, and its memory."""
@@ -163,4 +179,4 @@ class TrtSession(Session):
     def close(self) -> None:
         """Free the context, the engine and the device memory."""
         del self._context, self._engine
-        self._stream.close()
+        self.stream.close()
