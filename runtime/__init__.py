@@ -1,1 +1,27 @@
-"""Runs and measures bundles. Imports neither `vitnla`'s models nor `export`, and works where torch is not installed."""
+"""Runs and measures bundles. Imports neither `vitnla`'s models nor `export`, and works where torch is not installed.
+
+What docs/api.md describes can be imported from here; each name is loaded when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runtime.api import load_bundle, open_session
+    from runtime.bundle import Bundle, Manifest
+    from runtime.runners.base import Session
+    from runtime.runners.registry import runner_names
+
+_HOMES = {
+    "Bundle": "runtime.bundle", "Manifest": "runtime.bundle", "Session": "runtime.runners.base", "load_bundle": "runtime.api",
+    "open_session": "runtime.api", "runner_names": "runtime.runners.registry",
+}  # fmt: skip
+__all__ = ["Bundle", "Manifest", "Session", "load_bundle", "open_session", "runner_names"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'runtime' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

@@ -11,6 +11,7 @@ from vitnla.cli import (
     bench,
     distill,
     doctor,
+    embed,
     evaluate,
     export,
     info,
@@ -29,7 +30,23 @@ app = typer.Typer(
     name="vitdeploy", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Decompose a trained Vision Transformer, export it, and measure what that gained and cost.",
 )  # fmt: skip
-for module in (export, tune, info, verify, bench, parity, evaluate, package, train, distill, study, report, doctor, methods):
+for module in (
+    export,
+    tune,
+    info,
+    verify,
+    bench,
+    parity,
+    evaluate,
+    package,
+    embed,
+    train,
+    distill,
+    study,
+    report,
+    doctor,
+    methods,
+):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 
 BAD_USE, INTERRUPTED = 2, 130

@@ -1,0 +1,1 @@
+"""Working examples around a bundle for those who have never heard of vitdeploy: Python and Node."""

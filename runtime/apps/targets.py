@@ -1,0 +1,44 @@
+"""Which files make up the example of a target. They lie in `templates/`, as readable and lintable as they are handed out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitnla.common.registry import Registry
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Target:
+    """An example.
+
+    Args:
+        files: path in the example -> path below `TEMPLATES`.
+        start: the commands that a reader types first, in the example's folder.
+    """
+
+    files: Mapping[str, str]
+    start: str
+
+
+TARGETS: Registry[Target] = Registry("target")
+TARGETS.add(
+    "python",
+    Target(
+        {"classify.py": "python/classify.py", "requirements.txt": "python/requirements.txt", "README.md": "python/README.md"},
+        "pip install -r requirements.txt && python classify.py",
+    ),
+)
+TARGETS.add(
+    "node",
+    Target(
+        {
+            "classify.mjs": "node/classify.mjs", "preprocess.mjs": "shared/preprocess.mjs", "package.json": "node/package.json",
+            ".npmrc": "node/npmrc", "README.md": "node/README.md",
+        },
+        "npm install && node classify.mjs",
+    ),
+)  # fmt: skip
