@@ -117,7 +117,7 @@ class Bench:
         No cell always runs after the same neighbour, and every cell comes early as often as late.
         """
         plan = self._plan
-        seconds, count = plan.seconds / plan.rounds, math.ceil(plan.min_count / plan.rounds)
+        seconds, count = plan.seconds / plan.rounds, math.ceil(plan.calls / plan.rounds)
         for number in range(self._rounds_kept, plan.rounds):
             cells = self._live()
             random.Random(number // 2).shuffle(cells)

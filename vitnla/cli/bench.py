@@ -10,6 +10,7 @@ import typer
 from vitnla.cli.bundles import ARTIFACTS, DEFAULT_THREADS, Bundles, Provider, Runtimes, Threads, open_bundles, targets
 from vitnla.cli.output import Json, bar, command_line, emit, integers, say, status
 from vitnla.cli.self_test import run_self_test
+from vitnla.common.errors import InputError
 
 if TYPE_CHECKING:
     from runtime.bundle import Bundle
@@ -112,7 +113,11 @@ def bench(
 
 def _batches(text: str, scenario: Scenario) -> tuple[int, ...]:
     """None at all for `auto`."""
-    return () if text == "auto" and scenario == "offline" else integers(text, "batch size")
+    if text == "auto" and scenario != "offline":
+        raise InputError(
+            f"{scenario}: expected batch sizes, got auto", "auto belongs to --scenario offline; give numbers such as 1,16"
+        )
+    return () if text == "auto" else integers(text, "batch size")
 
 
 def _controls(bundles: tuple[Bundle, ...], runtimes: list[str], data: str, eval_images: int | None) -> tuple[Bundle, ...]:
