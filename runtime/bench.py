@@ -6,14 +6,16 @@ import contextlib
 import math
 import random
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from runtime.cells import Measured, Origin, make_cells
 from runtime.evaluation import Evaluation, evaluate
+from runtime.journal import Failure, Found, Journal, Step
 from runtime.machine import machine_facts
-from runtime.plan import BenchPlan, Target
+from runtime.plan import BenchPlan, Case, Target
 from runtime.results import Cell
+from runtime.scenarios import find_batch, find_rate
 from runtime.worker_client import Worker
 from vitnla.common.errors import InputError, MissingDependencyError, VitDeployError
 
@@ -27,6 +29,7 @@ def run_bench(
     *,
     command: str = "",
     progress: Progress = lambda done, total, text: None,
+    journal: Journal | None = None,
 ) -> list[Cell]:
     """Measure every cell of the plan: speed in interleaved rounds, accuracy, then memory in processes of their own.
 
@@ -37,6 +40,7 @@ def run_bench(
         evaluation: the split to score on; without it cells have no accuracy.
         command: the command line, to be recorded.
         progress: called after every step.
+        journal: keeps what is complete; what it holds already is not measured again. The caller removes it.
 
     Returns:
         A cell for each case, in the plan's order; one that could not be measured carries `error`.
@@ -46,7 +50,7 @@ def run_bench(
         MissingDependencyError: not one cell can run here, for want of a runtime, a device or an engine.
     """
     plan.check()
-    bench = _Bench(plan, progress)
+    bench = Bench(plan, plan.cases(), progress, journal)
     with contextlib.ExitStack() as stack:
         bench.load(stack)
         bench.measure()
@@ -55,66 +59,130 @@ def run_bench(
     bench.weigh()
     progress(bench.total, bench.total, "done")
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    origin = Origin(uuid.uuid4().hex[:12], created, command, plan.scenario, machine_facts())
-    return make_cells(bench.cells, origin, plan.baseline)
+    origin = Origin(uuid.uuid4().hex[:12], created, command, plan, machine_facts())
+    return make_cells(bench.cells, origin)
 
 
-class _Bench:
-    """The state of a run: what was measured so far, and the live workers."""
+class Bench:
+    """The state of a run: what was measured so far, and the live workers.
 
-    def __init__(self, plan: BenchPlan, progress: Progress) -> None:
+    Args:
+        plan: how to measure.
+        cases: what to measure; a case may stand there twice, as in the self-test.
+        progress: called after every step.
+        journal: see `run_bench`.
+    """
+
+    def __init__(
+        self,
+        plan: BenchPlan,
+        cases: Sequence[Case],
+        progress: Progress = lambda done, total, text: None,
+        journal: Journal | None = None,
+    ) -> None:
         self._plan = plan
         self._progress = progress
-        self.cells = [Measured(case) for case in plan.cases()]
-        self._workers: dict[str, Worker] = {}
+        self._journal = journal
+        self.cells = [Measured(case) for case in cases]
+        self._workers: dict[int, Worker] = {}
         self._done = 0
-        self.total = len(self.cells) * (plan.rounds + 2) + len({(one.case.bundle.name, one.case.target) for one in self.cells})
+        for step in journal.steps if journal else ():
+            self._restore(step)
+        self._rounds_kept = journal.rounds if journal else 0
+        groups = {(one.case.bundle.name, one.case.target) for one in self.cells}
+        self.total = len(self.cells) * (plan.rounds - self._rounds_kept + 2) + len(groups)
 
     def load(self, stack: contextlib.ExitStack) -> None:
         """Start a worker per cell that can run, load it and warm it up."""
         unavailable = {target: target.unavailable() for target in {one.case.target for one in self.cells}}
         for one in self.cells:
-            one.error = unavailable[one.case.target]
+            one.error = one.error or unavailable[one.case.target]
         self._stop_if_nothing_can_run()
-        for one in self._live():
+        for place, one in self._live():
             with self._step(one, "loading"):
-                worker = stack.enter_context(Worker(self._plan.timeout_s))
+                if self._plan.searches_batch and one.found is None:
+                    self._search_batch(place, one)
+                worker = stack.enter_context(Worker(self._plan.timeout_s, self._plan.cpus))
+                one.cpus = worker.bind()
                 one.loaded = worker.load(one.case.target.runtime, one.case.bundle, self._plan.options(one.case))
                 one.stable = worker.warm_up()
-                self._workers[one.case.key] = worker
+                if self._plan.scenario == "server" and self._plan.rate is None and one.found is None:
+                    self._search_rate(place, one, worker)
+                self._workers[place] = worker
         self._stop_if_nothing_can_run()
 
     def measure(self) -> None:
-        """One slice of every cell per round, in an order shuffled by round: no cell always runs after the same neighbour."""
-        plan, order = self._plan, random.Random(0)
-        seconds, count = plan.seconds / plan.rounds, math.ceil(plan.min_count / plan.rounds)
-        for number in range(plan.rounds):
+        """One slice of every cell per round: shuffled anew in every second round, and backwards in the next.
+
+        No cell always runs after the same neighbour, and every cell comes early as often as late.
+        """
+        plan = self._plan
+        seconds, count = plan.seconds / plan.rounds, math.ceil(plan.calls / plan.rounds)
+        for number in range(self._rounds_kept, plan.rounds):
             cells = self._live()
-            order.shuffle(cells)
-            for one in cells:
+            random.Random(number // 2).shuffle(cells)
+            cells = cells[::-1] if number % 2 else cells
+            for place, one in cells:
+                rate = one.found.rate if one.found else plan.rate
                 with self._step(one, f"round {number + 1} of {plan.rounds}"):
-                    one.slices.append(self._workers[one.case.key].measure(plan.scenario, seconds, count))
+                    # The same arrivals for every cell of a round: they are compared by it.
+                    one.slices.append(self._workers[place].measure(plan.scenario, seconds, count, rate, number))
+            self._keep(Step(slices={place: one.slices[-1] for place, one in self._live()}, failures=self._failures()))
 
     def score(self, evaluation: Evaluation) -> None:
         """Accuracy once per bundle and target, on the worker with the largest batch."""
-        groups: dict[tuple[str, Target], list[Measured]] = {}
-        for one in self._live():
-            groups.setdefault((one.case.bundle.name, one.case.target), []).append(one)
+        groups: dict[tuple[str, Target], list[tuple[int, Measured]]] = {}
+        for place, one in self._live():
+            if one.score is None:
+                groups.setdefault((one.case.bundle.name, one.case.target), []).append((place, one))
         for group in groups.values():
-            largest = max(group, key=lambda one: one.case.batch)
+            place, largest = max(group, key=lambda entry: entry[1].case.batch)
             with self._step(largest, "accuracy", vital=False):
-                found = evaluate(self._workers[largest.case.key].infer, largest.case.bundle, evaluation)
-                for one in group:
+                found = evaluate(self._workers[place].infer, largest.case.bundle, evaluation)
+                for _, one in group:
                     one.score = found
+                self._keep(Step(scores={place: found for place, _ in group}))
 
     def weigh(self) -> None:
-        """Peak memory of a fresh process per cell, after all others have ended."""
-        for one in self._live():
-            with self._step(one, "memory", vital=False), Worker(self._plan.timeout_s) as worker:
-                one.peak_mb = worker.peak_memory_mb(one.case.target.runtime, one.case.bundle, self._plan.options(one.case))
+        """Memory of a fresh process per cell, after all others have ended."""
+        for _, one in self._live():
+            with self._step(one, "memory", vital=False), Worker(self._plan.timeout_s, self._plan.cpus) as worker:
+                worker.bind()
+                case = one.case
+                one.peak_mb, one.device_mb = worker.memory_mb(case.target.runtime, case.bundle, self._plan.options(case))
 
-    def _live(self) -> list[Measured]:
-        return [one for one in self.cells if one.error is None]
+    def _search_batch(self, place: int, one: Measured) -> None:
+        tried = find_batch(self._plan, one.case)
+        best = max(tried, key=lambda entry: entry.images_per_s)
+        self._take(place, one, Found(batch=best.batch, batch_search=tried))
+
+    def _search_rate(self, place: int, one: Measured, worker: Worker) -> None:
+        self._take(place, one, Found(batch=one.case.batch, rate=find_rate(self._plan, worker)))
+
+    def _take(self, place: int, one: Measured, found: Found) -> None:
+        one.take(found)
+        self._keep(Step(found={place: found}))
+
+    def _live(self) -> list[tuple[int, Measured]]:
+        return [(place, one) for place, one in enumerate(self.cells) if one.error is None]
+
+    def _failures(self) -> dict[int, Failure]:
+        return {place: Failure.of(one.error) for place, one in enumerate(self.cells) if one.error is not None}
+
+    def _keep(self, step: Step) -> None:
+        if self._journal is not None:
+            self._journal.add(step)
+
+    def _restore(self, step: Step) -> None:
+        for place, found in step.found.items():
+            self.cells[place].take(found)
+        for place, part in step.slices.items():
+            self.cells[place].slices.append(part)
+            self.cells[place].rounds_before = len(self.cells[place].slices)
+        for place, score in step.scores.items():
+            self.cells[place].score = score
+        for place, failure in step.failures.items():
+            self.cells[place].error = VitDeployError(failure.message, failure.hint)
 
     @contextlib.contextmanager
     def _step(self, one: Measured, text: str, *, vital: bool = True) -> Iterator[None]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any
 
 from runtime import stats
 from runtime.evaluation import Score
-from runtime.plan import Case
-from runtime.results import Cell, Ratio, Scenario
+from runtime.journal import Found
+from runtime.plan import BenchPlan, Case
+from runtime.results import Cell, Ratio, Server
 from runtime.worker_client import Slice
 from vitnla.common.errors import VitDeployError
 
@@ -28,11 +30,20 @@ class Measured:
     stable: bool = True
     slices: list[Slice] = field(default_factory=list)
     """One per round."""
+    rounds_before: int = 0
+    """How many of them an earlier sitting left, before it was interrupted."""
+    found: Found | None = None
+    cpus: tuple[int, ...] = ()
     peak_mb: float | None = None
+    device_mb: float | None = None
     score: Score | None = None
     notes: list[str] = field(default_factory=list)
     """Warnings about steps that failed without spoiling the speed."""
     error: VitDeployError | None = None
+
+    def take(self, found: Found) -> None:
+        """Measure at what a search found."""
+        self.found, self.case = found, replace(self.case, batch=found.batch)
 
     @property
     def rates(self) -> tuple[float, ...]:
@@ -52,12 +63,13 @@ class Origin:
     run: str
     created: str
     command: str
-    scenario: Scenario
+    plan: BenchPlan
     machine: dict[str, Any]
 
 
-def make_cells(measured: Sequence[Measured], origin: Origin, baseline: str | None) -> list[Cell]:
+def make_cells(measured: Sequence[Measured], origin: Origin) -> list[Cell]:
     """One cell per case, with ratios to their baselines (see `choose_baseline`)."""
+    baseline = origin.plan.baseline
     cells = [_cell(one, origin) for one in measured]
     usable = [cell for cell in cells if cell.error is None]
     return [cell.model_copy(update={"ratio": _ratio(cell, choose_baseline(cell, usable, baseline))}) for cell in cells]
@@ -69,7 +81,7 @@ def choose_baseline(cell: Cell, cells: Sequence[Cell], bundle: str | None) -> Ce
     That cell itself is compared with its like on the first runtime. Where no such bundle was measured at this batch size, the
     first cell takes its place. None for the cell that stands at the top.
     """
-    alike = [other for other in cells if other.batch == cell.batch]
+    alike = [other for other in cells if other.batch == cell.batch or (other.batch_search and cell.batch_search)]
     wanted = [other for other in alike if (other.method == "none" if bundle is None else other.bundle == bundle)]
     same_runtime = [other for other in wanted if other.runtime == cell.runtime]
     candidates = [*same_runtime[:1], *wanted[:1]] or [*alike[:1], *cells[:1]]
@@ -79,29 +91,38 @@ def choose_baseline(cell: Cell, cells: Sequence[Cell], bundle: str | None) -> Ce
 def _ratio(cell: Cell, baseline: Cell | None) -> Ratio | None:
     if cell.error is not None or baseline is None:
         return None
-    found = stats.paired_ratio(cell.rounds_images_per_s, baseline.rounds_images_per_s)
-    return None if found is None else Ratio(baseline=baseline.key, value=found.value, low=found.low, high=found.high)
+    if cell.server is None or baseline.server is None:
+        found, of = stats.paired_ratio(cell.rounds_images_per_s, baseline.rounds_images_per_s), "throughput"
+    elif cell.server.searched or cell.server.overloaded or baseline.server.overloaded:
+        return None  # rates that were searched for are not measured by round, and an overloaded queue has no latency of its own
+    else:
+        found, of = stats.paired_ratio(baseline.rounds_latency_ms, cell.rounds_latency_ms), "latency"
+    return found and Ratio.model_validate({"baseline": baseline.key, **found._asdict(), "of": of})
 
 
 def _cell(one: Measured, origin: Origin) -> Cell:
     bundle, manifest = one.case.bundle, one.case.bundle.manifest
     described = Cell(
-        run=origin.run, created=origin.created, command=origin.command, machine=origin.machine, scenario=origin.scenario,
+        run=origin.run, created=origin.created, command=origin.command, machine=origin.machine, scenario=origin.plan.scenario,
         bundle=bundle.name, bundle_path=str(bundle.folder), method=manifest.method, precision=one.case.target.precision_on(bundle),
         runtime=one.case.target.label, batch=one.case.batch, macs=manifest.macs, parameters=manifest.parameters,
-        layers=manifest.layers, export_accuracy=manifest.accuracy, model_mb=bundle.model_bytes() / _MIB,
+        layers=manifest.layers, export_accuracy=manifest.accuracy, model_mb=bundle.model_bytes() / _MIB, cpus=one.cpus,
+        batch_search=one.found.batch_search if one.found else (),
     )  # fmt: skip
     if one.error is not None:
         hint = f" ({one.error.hint})" if one.error.hint else ""
         return described.model_copy(update={"error": f"{one.error.message}{hint}"})
-    score = one.score
+    score, server = one.score, _server(one, origin.plan)
     measurements = {
         "images_per_s": sum(part.images for part in one.slices) / sum(part.elapsed_s for part in one.slices),
         "latency_ms": stats.latency(one.samples_ms),
         "samples_ms": one.samples_ms,
         "rounds_images_per_s": one.rates,
-        "warnings": tuple(_warnings(one)),
+        "rounds_latency_ms": tuple(fmean(part.samples_ms) for part in one.slices) if server else (),
+        "server": server,
+        "warnings": tuple(_warnings(one, server)),
         "peak_rss_mb": one.peak_mb,
+        "device_mb": one.device_mb,
         **one.loaded,
     }
     if score is not None:
@@ -112,10 +133,46 @@ def _cell(one: Measured, origin: Origin) -> Cell:
     return described.model_copy(update=measurements)
 
 
-def _warnings(one: Measured) -> Iterator[str]:
+def _server(one: Measured, plan: BenchPlan) -> Server | None:
+    rate = one.found.rate if one.found and one.found.rate else plan.rate
+    if rate is None:
+        return None
+    samples, bound = one.samples_ms, plan.p99_bound_ms
+    p99 = stats.percentile(samples, 99)
+    return Server(
+        rate=rate, searched=plan.rate is None, p99_bound_ms=bound, met=None if p99 is None or bound is None else p99 <= bound,
+        utilisation=rate * sum(part.busy_s for part in one.slices) / len(samples),
+        unserved=sum(part.unserved for part in one.slices),
+    )  # fmt: skip
+
+
+def _warnings(one: Measured, server: Server | None) -> Iterator[str]:
     yield from one.notes
     if not one.stable:
         yield "the speed was not yet stable after the warm-up"
+    if 0 < one.rounds_before < len(one.slices):
+        yield f"measured in more than one sitting: interrupted after round {one.rounds_before}"
+    if server is not None:  # the arrivals are meant to vary
+        yield from _server_warnings(server)
+    else:
+        yield from _speed_warnings(one)
+    if one.score is not None:
+        yield from one.score.warnings
+
+
+def _server_warnings(server: Server) -> Iterator[str]:
+    if server.overloaded:
+        yield (
+            f"the queue grows without bound: {server.rate:.4g} queries/s would keep the runtime busy {server.utilisation:.0%} of the "
+            f"time, and {server.unserved} were never served; latencies only say how long the run was"
+        )
+    if server.met is False:
+        yield f"p99 is above the bound of {server.p99_bound_ms:g} ms"
+    if server.p99_bound_ms is not None and server.met is None:
+        yield "too few queries for a p99, so the bound is not judged: give a longer --duration"
+
+
+def _speed_warnings(one: Measured) -> Iterator[str]:
     variation = stats.variation(one.samples_ms or one.rates)
     if variation is not None and variation > _MAX_VARIATION:
         what = "latency" if one.samples_ms else "throughput"
@@ -123,5 +180,3 @@ def _warnings(one: Measured) -> Iterator[str]:
     drift = stats.drift(one.rates)
     if drift is not None and abs(drift) > _MAX_DRIFT:
         yield f"throughput drifted by {drift:+.1%} from the first third of the rounds to the last"
-    if one.score is not None:
-        yield from one.score.warnings

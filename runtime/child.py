@@ -120,6 +120,8 @@ class Child:
     def _crashed(self, command: str) -> WorkerError:
         code = self._process.wait()
         cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        if cause == "SIGKILL":
+            cause += ": nobody here sent it, so the system was probably out of memory"
         return self._failed(f"the worker crashed during '{command}' ({cause})")
 
     def _failed(self, message: str) -> WorkerError:

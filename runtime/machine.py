@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from runtime.affinity import usable_cpus
 
 _PACKAGES = (
     "vitdeploy",
@@ -49,7 +50,7 @@ def machine_facts() -> dict[str, Any]:
 
 def usable_cores() -> int:
     """Logical cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(usable_cpus())
 
 
 def _processor() -> tuple[str, set[str]]:

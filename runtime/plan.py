@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self, get_args
 
+from runtime.affinity import usable_cpus
 from runtime.bundle import Bundle
 from runtime.engines import EnginePrecision
 from runtime.results import Scenario
@@ -15,7 +17,11 @@ from runtime.runners.base import Hint, RunOptions
 from runtime.runners.openvino_runner import ARITHMETIC
 from runtime.runners.registry import runner
 from runtime.runners.trt_flavor import ENGINE_RUNTIMES, engine_flavor
+from runtime.stats import samples_for
 from vitnla.common.errors import InputError, MissingDependencyError, unknown_name
+
+MULTI_STREAM = 8
+"""Images per query of that scenario, as in MLPerf Inference."""
 
 
 def scenario_named(name: str) -> Scenario:
@@ -123,14 +129,19 @@ class BenchPlan:
     """Every bundle on every target at every batch size.
 
     Args:
-        scenario: `single-stream` starts a call when the last has ended and times each; `offline` hands over batches as fast as
-            the runtime takes them and times them as a whole, so there are no latencies (after MLPerf Inference).
+        batches: images per call. For `multi-stream` 8; for `offline`, none at all stands for the best, found by a search.
+        scenario: after MLPerf Inference. `single-stream` starts a call when the last has ended and times each; `multi-stream` is
+            the same with 8 images a call; `offline` hands over batches as fast as the runtime takes them and times them as a
+            whole, so there are no latencies; `server` lets queries arrive at random, whether or not the last was answered.
         seconds: least measured time of a cell, over all rounds; warm-up comes on top.
         min_count: least number of calls of a cell, over all rounds.
         rounds: slices of a cell's time, interleaved with those of the others; ratios need at least three.
         threads: CPU threads of every runtime.
         baseline: name of the bundle that others are compared with; by default the first dense one.
         timeout_s: longest time for any one step of a worker.
+        rate: server: queries per second, Poisson; None searches for the highest that keeps to `p99_bound_ms`.
+        p99_bound_ms: server: longest 99th percentile of latency that is good enough.
+        cpus: logical processors for every worker; None leaves them those of this process.
         only: bundle name -> runtimes that it is measured on; those not named are measured on all.
     """
 
@@ -145,6 +156,19 @@ class BenchPlan:
     baseline: str | None = None
     timeout_s: float = 600.0
     only: Mapping[str, Collection[str]] = field(default_factory=dict)
+    rate: float | None = None
+    p99_bound_ms: float | None = None
+    cpus: tuple[int, ...] | None = None
+
+    @property
+    def calls(self) -> int:
+        """Least number of calls of a cell: under a bound on p99, as many as a p99 needs."""
+        return self.min_count if self.p99_bound_ms is None else max(self.min_count, samples_for(99))
+
+    @property
+    def searches_batch(self) -> bool:
+        """Whether the best batch of every cell is to be found."""
+        return self.scenario == "offline" and not self.batches
 
     def check(self) -> None:
         """Refuse a plan that cannot be measured.
@@ -152,7 +176,7 @@ class BenchPlan:
         Raises:
             InputError: a number is not positive, a list is empty, two bundles share a name, or the baseline is none of them.
         """
-        for name in ("bundles", "targets", "batches"):
+        for name in ("bundles", "targets", *(() if self.searches_batch else ("batches",))):
             if not getattr(self, name):
                 raise InputError(f"expected at least one of {name}, got none", f"name the {name} to measure")
         for name, value in (*(("batch", batch) for batch in self.batches), ("threads", self.threads), ("rounds", self.rounds)):
@@ -160,6 +184,7 @@ class BenchPlan:
                 raise InputError(f"expected {name} of at least 1, got {value}", f"give a larger {name}")
         if not self.seconds > 0:
             raise InputError(f"expected a duration above 0 s, got {self.seconds:g}", "give a longer --duration")
+        self._check_scenario()
         names = Counter(bundle.name for bundle in self.bundles)
         for name, count in names.items():
             if count > 1:
@@ -167,9 +192,27 @@ class BenchPlan:
         if self.baseline is not None and self.baseline not in names:
             raise InputError(f"baseline '{self.baseline}' is not among the bundles", f"choose one of: {', '.join(sorted(names))}")
 
+    def _check_scenario(self) -> None:
+        if self.scenario == "multi-stream" and self.batches != (MULTI_STREAM,):
+            found = ",".join(map(str, self.batches))
+            raise InputError(
+                f"multi-stream: expected batch size {MULTI_STREAM}, got {found}", "leave out -b, or use single-stream"
+            )
+        given = {"--rate": self.rate, "--p99-bound": self.p99_bound_ms}
+        for name, value in given.items():
+            if value is not None and self.scenario != "server":
+                raise InputError(f"{name} belongs to the server scenario, got {self.scenario}", "add --scenario server")
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"expected {name} above 0, got {value:g}", f"give a larger {name}")
+        if self.scenario == "server" and not any(given.values()):
+            raise InputError("server: expected a rate or a bound, got neither", "give --rate (queries/s) or --p99-bound (ms)")
+        if self.cpus is not None and (unknown := sorted(set(self.cpus) - set(usable_cpus()))):
+            known = ",".join(map(str, usable_cpus()))
+            raise InputError(f"expected processors among {known}, got {unknown[0]}", "choose others with --cpus")
+
     def cases(self) -> list[Case]:
-        """The cells, without repetition, in the order in which they are reported."""
-        product = itertools.product(self.batches, self.targets, self.bundles)
+        """The cells, without repetition, in the order in which they are reported; batch 1 where it is to be searched for."""
+        product = itertools.product(self.batches or (1,), self.targets, self.bundles)
         cases = (
             Case(bundle, one, batch)
             for batch, target, bundle in product

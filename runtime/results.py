@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +13,9 @@ from vitnla.common.jsonl import append_records, read_records
 from vitnla.common.measures import Accuracy, Cost, LayerRow
 from vitnla.common.schema import Record
 
-Scenario = Literal["single-stream", "offline"]
+Scenario = Literal["single-stream", "multi-stream", "offline", "server"]
+
+_WIDER, _LEAST = 1.5, 0.01
 
 
 class Latency(Record):
@@ -23,17 +27,56 @@ class Latency(Record):
 
 
 class Ratio(Record):
-    """Speed relative to the cell `baseline`, paired round by round, with a bootstrap 95 % interval. Above 1 is faster."""
+    """Speed relative to the cell `baseline`, paired round by round, with a bootstrap 95 % interval. Above 1 is faster.
+
+    The speed is the throughput; in the server scenario at a given rate, where that is the same for all, 1 / mean latency.
+    """
 
     baseline: str
     value: float
     low: float
     high: float
+    of: Literal["throughput", "latency"] = "throughput"
 
     @property
     def verdict(self) -> Literal["faster", "slower", "no difference"]:
-        """An interval that holds 1 is no difference."""
-        return "faster" if self.low > 1 else "slower" if self.high < 1 else "no difference"
+        """A difference of at least 1 % whose interval, made half again as wide (in the logarithm), still leaves out 1.
+
+        The 95 % interval alone would call one pair of equals in twenty different, and two processes that run the same thing
+        may differ by some tenths of a percent for good. See docs/measurement.md.
+        """
+        centre = math.log(self.value)
+        low, high = (centre + _WIDER * (math.log(end) - centre) for end in (self.low, self.high))
+        if low > 0 and self.value >= 1 + _LEAST:
+            return "faster"
+        return "slower" if high < 0 and self.value <= 1 / (1 + _LEAST) else "no difference"
+
+
+class Server(Record):
+    """What the server scenario adds: queries arrive as a Poisson process and queue for one session."""
+
+    rate: float
+    """Queries per second, given or found."""
+    searched: bool
+    p99_bound_ms: float | None
+    met: bool | None
+    """Whether p99 stayed within the bound; null without a bound, or where the sample supports no p99."""
+    utilisation: float
+    """Rate times mean time of a call: at 1 and above the queue grows without bound."""
+    unserved: int
+    """Queries that still waited when twice the time of the arrivals had passed."""
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether the queue grows without bound."""
+        return self.utilisation >= 1 or self.unserved > 0
+
+
+class BatchRate(Record):
+    """A batch size that the offline search tried."""
+
+    batch: int
+    images_per_s: float
 
 
 class Cell(Record):
@@ -58,11 +101,20 @@ class Cell(Record):
     """Raw latencies, in order, all rounds."""
     rounds_images_per_s: tuple[float, ...] = ()
     """Throughput of each interleaved round: the pairs from which ratios are made."""
+    rounds_latency_ms: tuple[float, ...] = ()
+    """Server scenario: mean latency of each round."""
+    server: Server | None = None
+    batch_search: tuple[BatchRate, ...] = ()
+    """Offline scenario: what was tried to find `batch`; empty where the batch was given."""
+    cpus: tuple[int, ...] = ()
+    """Logical processors that the worker was bound to, as the system said."""
     warnings: tuple[str, ...] = ()
     load_s: float | None = None
     first_inference_ms: float | None = None
     peak_rss_mb: float | None = None
     """Peak resident memory of a fresh process above its imported libraries, MiB."""
+    device_mb: float | None = None
+    """GPU memory that the driver says this process holds after its runs, MiB; null without a GPU, or where it does not say."""
     model_mb: float | None = None
     """The ONNX model on disk, MiB."""
     macs: Cost | None = None
@@ -86,19 +138,19 @@ class Cell(Record):
         return f"{self.bundle}/{self.runtime}/{self.precision}/b{self.batch}"
 
 
-def append_cells(path: Path, cells: list[Cell]) -> None:
-    """Append one line per cell.
+def append_cells(path: Path, cells: list[Cell], on_cut: Callable[[str], None] = lambda notice: None) -> None:
+    """Append one line per cell; `on_cut` hears of a cut last line, which is removed.
 
     Raises:
         InputError: the file cannot be written.
     """
-    append_records(path, cells, "choose another --results-file")
+    append_records(path, cells, "choose another --results-file", on_cut)
 
 
-def read_cells(path: Path) -> list[Cell]:
-    """Read a results file.
+def read_cells(path: Path, on_cut: Callable[[str], None] | None = None) -> list[Cell]:
+    """Read a results file; with `on_cut`, a cut last line is told to it and left out.
 
     Raises:
         InputError: the file is missing, empty, cut in the middle, or of another schema; names the line.
     """
-    return read_records(path, Cell, "vitdeploy bench")
+    return read_records(path, Cell, "vitdeploy bench", on_cut)

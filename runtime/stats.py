@@ -32,10 +32,12 @@ def percentile(samples: Sequence[float], q: float) -> float | None:
     Ten in the tail is our own rule: p90 needs 100 samples, p99 needs 1,000. MLPerf Inference is stricter (p90: 24,576;
     p99: 270,336, for 99 % confidence), so our figures are "MLPerf-style", never MLPerf's.
     """
-    # The product, rounded, decides: 1 - 0.9 is not exactly 0.1.
-    if round(len(samples) * (100 - q)) < 100 * _TAIL_SAMPLES:
-        return None
-    return float(np.percentile(samples, q))
+    return None if len(samples) < samples_for(q) else float(np.percentile(samples, q))
+
+
+def samples_for(q: float) -> int:
+    """How many samples support the q-th percentile."""
+    return math.ceil(round(100 * _TAIL_SAMPLES / (100 - q), 6))  # rounded: 100 - 99.9 is not exactly 0.1
 
 
 def latency(samples_ms: Sequence[float]) -> Latency | None:

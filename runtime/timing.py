@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ Clock = Callable[[], int]
 """Nanoseconds, monotonic."""
 
 _STABLE, _WINDOWS = 1.10, 3
+_SPIN_NS = 1_000_000  # a sleep may overshoot by a tenth of a millisecond: the last one is waited for awake
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,10 @@ class Timing:
     count: int
     elapsed_s: float
     samples_ms: tuple[float, ...] = ()
+    busy_s: float = 0.0
+    """Of a timed queue: time spent in calls."""
+    unserved: int = 0
+    """Of a timed queue: arrivals whose call had not begun at the time limit."""
 
 
 def time_calls(call: Callable[[], object], seconds: float, min_count: int, clock: Clock = time.perf_counter_ns) -> Timing:
@@ -49,6 +55,56 @@ def time_stream(
 
     consume(offer())
     return Timing(count, (clock() - start) / 1e9)
+
+
+def sleep_until(deadline: int) -> None:
+    """Return at `deadline`, ns of `perf_counter_ns`, or at once where that is past."""
+    if (left := deadline - time.perf_counter_ns() - _SPIN_NS) > 0:
+        time.sleep(left / 1e9)
+    while time.perf_counter_ns() < deadline:
+        pass
+
+
+def time_arrivals(
+    call: Callable[[], object],
+    arrivals_s: Sequence[float],
+    limit_s: float,
+    clock: Clock = time.perf_counter_ns,
+    wait_until: Callable[[int], None] = sleep_until,
+) -> Timing:
+    """Serve queries one by one as they arrive. A latency runs from the scheduled arrival, so time in the queue counts.
+
+    Args:
+        call: serves one query.
+        arrivals_s: when each query arrives, seconds from now, ascending.
+        limit_s: no call begins later than this: an overloaded queue would take for ever to empty.
+        clock: nanoseconds.
+        wait_until: waits for a time of `clock`.
+    """
+    samples: list[int] = []
+    start, busy = clock(), 0
+    for offset in arrivals_s:
+        arrival = start + int(offset * 1e9)
+        wait_until(arrival)
+        begun = clock()
+        if begun - start > limit_s * 1e9:
+            break
+        call()
+        ended = clock()
+        busy += ended - begun
+        samples.append(ended - arrival)
+    latencies = tuple(sample / 1e6 for sample in samples)
+    return Timing(len(samples), (clock() - start) / 1e9, latencies, busy / 1e9, len(arrivals_s) - len(samples))
+
+
+def poisson_arrivals(rate: float, seconds: float, min_count: int, seed: int) -> list[float]:
+    """Times in seconds, ascending, of a Poisson process of `rate` per second: those before `seconds`, and `min_count` at the least."""
+    generator, times, now = random.Random(seed), list[float](), 0.0
+    while True:
+        now += generator.expovariate(rate)
+        if now >= seconds and len(times) >= min_count:
+            return times
+        times.append(now)
 
 
 def warm_up(

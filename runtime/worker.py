@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from runtime import memory
+from runtime.affinity import restrict, usable_cpus
 from runtime.batching import run_in_batches
 from runtime.bundle import Bundle, open_bundle
+from runtime.device_memory import held_by_this_process
 from runtime.runners.base import Images, Runner, RunOptions, Session
 from runtime.runners.registry import runner
 from runtime.serve import Answer, serve
-from runtime.timing import time_calls, time_stream, warm_up
+from runtime.timing import poisson_arrivals, time_arrivals, time_calls, time_stream, warm_up
 
 _SETTLE_S = 0.1  # untimed calls before each slice: caches fill, and whatever ran before has stopped spinning
 _MEMORY_RUNS = 3
@@ -30,6 +32,10 @@ class Commands:
     def __init__(self) -> None:
         self._session: Session | None = None
         self._images: Images | None = None
+
+    def bind(self, cpus: list[int] | None) -> Answer:
+        """Keep to these logical processors, or leave all as it is: those that it runs on afterwards."""
+        return {"cpus": usable_cpus() if cpus is None else restrict(cpus)}
 
     def load(self, runner: str, bundle: str, options: dict[str, Any]) -> Answer:
         """Open the bundle and run it once: time to load (imports excluded), time of the first inference, the session's facts."""
@@ -47,15 +53,24 @@ class Commands:
         session, images = self._loaded()
         return {"stable": warm_up(lambda: session.run(images))}
 
-    def measure(self, scenario: str, seconds: float, min_count: int) -> Answer:
-        """Run for at least `seconds` and `min_count` calls: images, wall time, and each call's time if single-stream."""
+    def measure(self, scenario: str, seconds: float, min_count: int, rate: float | None, seed: int) -> Answer:
+        """Run for at least `seconds` and `min_count` calls: images, wall time, and each call's latency unless offline.
+
+        With a `rate` (server), calls begin as queries arrive, by a Poisson process drawn from `seed`.
+        """
         session, images = self._loaded()
         time_calls(lambda: session.run(images), _SETTLE_S, 1)
-        if scenario == "offline":
+        if rate is not None:
+            arrivals = poisson_arrivals(rate, seconds, min_count, seed)
+            timing = time_arrivals(lambda: session.run(images), arrivals, 2 * max(seconds, arrivals[-1]))
+        elif scenario == "offline":
             timing = time_stream(session.run_all, images, seconds, min_count)
         else:
             timing = time_calls(lambda: session.run(images), seconds, min_count)
-        return {"images": timing.count * len(images), "elapsed_s": timing.elapsed_s, "samples_ms": timing.samples_ms}
+        return {
+            "images": timing.count * len(images), "elapsed_s": timing.elapsed_s, "samples_ms": timing.samples_ms,
+            "busy_s": timing.busy_s, "unserved": timing.unserved,
+        }  # fmt: skip
 
     def infer(self, source: str, target: str) -> Answer:
         """Logits of the images in the .npy file `source`, in batches of the size the session was opened for, into `target`."""
@@ -65,16 +80,16 @@ class Commands:
         return {"images": len(images)}
 
     def peak_memory(self, runner: str, bundle: str, options: dict[str, Any]) -> Answer:
-        """Load and run in this fresh process: peak resident bytes above the imported libraries and the input."""
+        """Load and run in this fresh process: peak resident bytes above the imported libraries and the input, and GPU memory."""
         found, opened, run_options = _open(runner, bundle, options)
         images = _batch(opened, run_options.batch)
         baseline, reset = memory.resident(), memory.reset_peak()
         session = found.load(opened, run_options)
         for _ in range(_MEMORY_RUNS):
             session.run(images)
-        peak = memory.peak()
+        peak, device = memory.peak(), held_by_this_process()
         session.close()
-        return {"above_baseline": peak - baseline, "baseline": baseline, "peak_was_reset": reset}
+        return {"above_baseline": peak - baseline, "baseline": baseline, "peak_was_reset": reset, "device": device}
 
     def close(self) -> None:
         """Free the session."""
@@ -106,7 +121,7 @@ def main() -> None:
     worker = Commands()
     serve(
         {
-            "load": worker.load, "warm_up": worker.warm_up, "measure": worker.measure,
+            "bind": worker.bind, "load": worker.load, "warm_up": worker.warm_up, "measure": worker.measure,
             "infer": worker.infer, "peak_memory": worker.peak_memory,
         }
     )  # fmt: skip

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,21 @@ from runtime.bundle import Bundle
 from runtime.child import Child
 from runtime.results import Scenario
 from runtime.runners.base import Images, Logits, RunOptions
+from vitnla.common.schema import Record
 
 _MIB = 1 << 20
 
 
-@dataclass(frozen=True)
-class Slice:
+class Slice(Record):
     """One turn of one cell: images done in seconds of wall time, and raw latencies in milliseconds (none when offline)."""
 
     images: int
     elapsed_s: float
     samples_ms: tuple[float, ...]
+    busy_s: float = 0.0
+    """Server: time spent in calls."""
+    unserved: int = 0
+    """Server: queries that were still waiting when time was up."""
 
     @property
     def images_per_s(self) -> float:
@@ -34,10 +39,16 @@ class Worker(Child):
 
     Args:
         timeout_s: see `Child`. Building an engine or compiling a graph at load takes minutes.
+        cpus: logical processors to keep to; None leaves those of this process.
     """
 
-    def __init__(self, timeout_s: float = 900.0) -> None:
+    def __init__(self, timeout_s: float = 900.0, cpus: Collection[int] | None = None) -> None:
         super().__init__("runtime.worker", timeout_s)
+        self._wanted_cpus = None if cpus is None else sorted(cpus)
+
+    def bind(self) -> tuple[int, ...]:
+        """Keep to the processors that were asked for: those that it may run on afterwards. To be called before all else."""
+        return tuple(self.ask("bind", cpus=self._wanted_cpus)["cpus"])
 
     def load(self, runner: str, bundle: Bundle, options: RunOptions) -> dict[str, Any]:
         """Open a bundle: `load_s`, `first_inference_ms` and `facts`."""
@@ -47,10 +58,13 @@ class Worker(Child):
         """Run until the speed is stable; false if it never was."""
         return bool(self.ask("warm_up")["stable"])
 
-    def measure(self, scenario: Scenario, seconds: float, min_count: int) -> Slice:
-        """Run for at least `seconds` and `min_count` calls."""
-        result = self.ask("measure", extra_s=seconds, scenario=scenario, seconds=seconds, min_count=min_count)
-        return Slice(result["images"], result["elapsed_s"], tuple(result["samples_ms"]))
+    def measure(self, scenario: Scenario, seconds: float, min_count: int, rate: float | None = None, seed: int = 0) -> Slice:
+        """Run for at least `seconds` and `min_count` calls; for the server scenario at `rate` queries/s, arriving by `seed`."""
+        extra_s = seconds if rate is None else 2 * (seconds + 2 * min_count / rate)
+        answer = self.ask(
+            "measure", extra_s=extra_s, scenario=scenario, seconds=seconds, min_count=min_count, rate=rate, seed=seed
+        )
+        return Slice.model_validate(answer)
 
     def infer(self, images: Images) -> Logits:
         """Logits [N, classes] of images [N, C, H, W], in batches of the size the session was opened for."""
@@ -60,7 +74,11 @@ class Worker(Child):
         logits: Logits = np.load(target, allow_pickle=False)
         return logits
 
-    def peak_memory_mb(self, runner: str, bundle: Bundle, options: RunOptions) -> float:
-        """Peak resident MiB above the imported libraries, of loading and running. To be asked of a fresh worker, once."""
+    def memory_mb(self, runner: str, bundle: Bundle, options: RunOptions) -> tuple[float, float | None]:
+        """Peak resident MiB above the imported libraries, of loading and running, and GPU MiB held afterwards, where known.
+
+        To be asked of a fresh worker, once.
+        """
         result = self.ask("peak_memory", runner=runner, bundle=str(bundle.folder.absolute()), options=asdict(options))
-        return float(result["above_baseline"]) / _MIB
+        device = result["device"]
+        return float(result["above_baseline"]) / _MIB, None if device is None else float(device) / _MIB

@@ -7,6 +7,8 @@ import signal
 import time
 from typing import Any
 
+import numpy as np
+
 from runtime.bundle import Bundle
 from runtime.runners.base import Availability, Images, Logits, RunOptions, Session
 from vitnla.common.errors import InputError
@@ -86,3 +88,55 @@ class Absent(Quick):
 
     def availability(self) -> Availability:
         return Availability(False, "there is no such device", "buy one")
+
+
+class NapSession(QuickSession):
+    """Takes two milliseconds a call, whatever the batch."""
+
+    def _infer(self, images: Images) -> Logits:
+        time.sleep(0.002)
+        return super()._infer(images)
+
+
+class Nap(Quick):
+    name = "nap"
+
+    def load(self, bundle: Bundle, options: RunOptions) -> Session:
+        return NapSession(self.name, bundle)
+
+
+class Greedy(Quick):
+    """Wants more memory than there is, and says so."""
+
+    name = "greedy"
+
+    def load(self, bundle: Bundle, options: RunOptions) -> Session:
+        np.ones(1 << 60, np.uint8)
+        raise AssertionError("unreachable")
+
+
+class Killed(Quick):
+    """Is ended as the system ends a process that takes too much memory."""
+
+    name = "killed"
+
+    def load(self, bundle: Bundle, options: RunOptions) -> Session:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("unreachable")
+
+
+class SmallSession(QuickSession):
+    """Batches above 4 do not fit."""
+
+    def _infer(self, images: Images) -> Logits:
+        if len(images) > 4:
+            raise MemoryError("no room")
+        time.sleep(0.002)
+        return super()._infer(images)
+
+
+class Small(Quick):
+    name = "small"
+
+    def load(self, bundle: Bundle, options: RunOptions) -> Session:
+        return SmallSession(self.name, bundle)

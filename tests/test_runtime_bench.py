@@ -19,6 +19,8 @@ from tests.test_runtime_results import cell
 from vitnla.common.errors import InputError, MissingDependencyError
 from vitnla.data.dataset import Dataset
 
+MEMORY = {"greedy": "Unable to allocate", "killed": "SIGKILL: nobody here sent it, so the system was probably out of memory"}
+
 
 def plan(*bundles: Bundle, runtimes: tuple[str, ...] = ("quick",), batches: tuple[int, ...] = (2,)) -> BenchPlan:
     targets = tuple(Target(name) for name in runtimes)
@@ -93,12 +95,20 @@ def test_offline_has_throughput_and_no_latency(tiny_bundle: Bundle, fake_runners
 
 
 def test_one_bad_cell_spoils_no_other(tiny_bundle: Bundle, fake_runners: list[str]) -> None:
-    chosen = replace(plan(tiny_bundle, runtimes=("crash", "hang", "quick", "broken", "absent")), timeout_s=5.0)
+    chosen = replace(
+        plan(tiny_bundle, runtimes=("crash", "hang", "quick", "broken", "absent", "greedy", "killed")), timeout_s=5.0
+    )
     found = {one.runtime: one for one in run_bench(chosen)}
     errors = {name: one.error for name, one in found.items()}
     assert errors.pop("quick") is None
     assert found["quick"].images_per_s is not None
-    for name, message in {"crash": "SIGSEGV", "hang": "within 5 s", "broken": "bad driver", "absent": "buy one"}.items():
+    for name, message in {
+        "crash": "SIGSEGV",
+        "hang": "within 5 s",
+        "broken": "bad driver",
+        "absent": "buy one",
+        **MEMORY,
+    }.items():
         assert message in (errors[name] or "")
         assert found[name].images_per_s is None
         assert found[name].ratio is None
@@ -130,6 +140,11 @@ def test_an_accuracy_that_fails_is_a_warning(tiny_bundle: Bundle, tiny_data: Dat
         ({"rounds": 0}, "rounds of at least 1"),
         ({"seconds": 0.0}, "a duration above 0 s, got 0"),
         ({"seconds": float("nan")}, "a duration above 0 s, got nan"),
+        ({"scenario": "multi-stream"}, "expected batch size 8, got 2"),
+        ({"rate": 5.0}, "--rate belongs to the server scenario, got single-stream"),
+        ({"scenario": "server"}, "expected a rate or a bound, got neither"),
+        ({"scenario": "server", "rate": -1.0}, "expected --rate above 0, got -1"),
+        ({"cpus": (4096,)}, "expected processors among .*, got 4096"),
         ({"baseline": "other"}, "baseline 'other' is not among the bundles"),
     ],
 )
@@ -146,8 +161,8 @@ def test_two_bundles_of_one_name_are_refused(tiny_bundle: Bundle, tmp_path: Path
 def test_unknown_runtimes_and_scenarios_are_refused(tiny_bundle: Bundle) -> None:
     with pytest.raises(InputError, match="unknown runtime 'onnx'"):
         run_bench(plan(tiny_bundle, runtimes=("onnx",)))
-    with pytest.raises(InputError, match="unknown scenario 'server'"):
-        scenario_named("server")
+    with pytest.raises(InputError, match="unknown scenario 'burst'"):
+        scenario_named("burst")
 
 
 def test_a_repeated_choice_is_one_cell(tiny_bundle: Bundle) -> None:

@@ -84,6 +84,13 @@ def test_the_interval_covers_the_truth_about_95_times_in_100() -> None:
     assert 0.92 <= hits / trials <= 0.98
 
 
+@pytest.mark.parametrize(("q", "count"), [(50, 20), (90, 100), (99, 1000), (99.9, 10000)])
+def test_a_percentile_needs_ten_samples_beyond_it(q: float, count: int) -> None:
+    assert stats.samples_for(q) == count
+    assert stats.percentile([1.0] * (count - 1), q) is None
+    assert stats.percentile([1.0] * count, q) == 1
+
+
 def test_variation_and_drift() -> None:
     assert stats.variation([1.0, 2.0, 3.0]) == pytest.approx(0.5)
     assert stats.variation([1.0]) is None

@@ -108,7 +108,7 @@ def _expect_interrupt(call: Callable[[], None]) -> None:
 
 def test_peak_memory_is_that_of_loading_and_running(tiny_bundle: Bundle) -> None:
     with Worker() as worker:
-        peak = worker.peak_memory_mb("ort", tiny_bundle, ONE)
+        peak = worker.memory_mb("ort", tiny_bundle, ONE)[0]
     # At least the weights, and far less than the libraries, which are part of the baseline.
     assert tiny_bundle.model_bytes() / 2**20 < peak < 60
 

@@ -15,6 +15,8 @@ _BUILT_IN = {
     "trt": "runtime.runners.trt:TrtRunner",
     "trt-rtx": "runtime.runners.trt:TrtRtxRunner",
 }
+_KNOWN = "runtime.runners.known:KnownRunner"
+"""For `vitdeploy bench --self-test`, and on no list."""
 
 
 def runner_names() -> list[str]:
@@ -30,7 +32,7 @@ def runner(name: str) -> Runner:
         MissingDependencyError: the module that defines it cannot be imported.
         ValueError: two packages register one name.
     """
-    entry = _registry()[name]
+    entry = EntryPoint(name, _KNOWN, GROUP) if name == "known" else _registry()[name]
     try:
         made: Runner = entry.load()()
     except ImportError as error:

@@ -80,8 +80,8 @@ def assignments(words: Iterable[str]) -> dict[str, str]:
     return {name.strip().replace("-", "_"): value.strip() for name, _, value in pairs}
 
 
-def integers(text: str, what: str) -> tuple[int, ...]:
-    """Whole numbers of at least 1, separated by commas.
+def integers(text: str, what: str, least: int = 1) -> tuple[int, ...]:
+    """Whole numbers of at least `least`, separated by commas.
 
     Raises:
         InputError: a word is no such number.
@@ -90,8 +90,8 @@ def integers(text: str, what: str) -> tuple[int, ...]:
         numbers = tuple(dict.fromkeys(int(word) for word in text.split(",")))
     except ValueError as error:
         raise InputError(f"{what}: expected whole numbers separated by commas, got '{text}'", "such as 1,16") from error
-    if min(numbers) < 1:
-        raise InputError(f"{what}: expected at least 1, got {min(numbers)}", "such as 1,16")
+    if min(numbers) < least:
+        raise InputError(f"{what}: expected at least {least}, got {min(numbers)}", "such as 1,16")
     return numbers
 
 

@@ -23,7 +23,7 @@ def report(
     from runtime.report.formats import write
     from runtime.results import read_cells
 
-    cells = [cell for path in results for cell in read_cells(path)]
+    cells = [cell for path in results for cell in read_cells(path, say)]
     write(cells, output, format or output.suffix.removeprefix("."), title)
     say(f"wrote {output}: {len(cells)} cells")
     if json:
