@@ -17,7 +17,6 @@ from runtime.runners.base import Hint, RunOptions
 from runtime.runners.openvino_runner import ARITHMETIC
 from runtime.runners.registry import runner
 from runtime.runners.trt_flavor import ENGINE_RUNTIMES, engine_flavor
-from runtime.stats import samples_for
 from vitnla.common.errors import InputError, MissingDependencyError, unknown_name
 
 MULTI_STREAM = 8
@@ -163,6 +162,8 @@ class BenchPlan:
     @property
     def calls(self) -> int:
         """Least number of calls of a cell: under a bound on p99, as many as a p99 needs."""
+        from runtime.stats import samples_for  # brings scipy, which opening a session does not need
+
         return self.min_count if self.p99_bound_ms is None else max(self.min_count, samples_for(99))
 
     @property
