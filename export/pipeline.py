@@ -99,11 +99,12 @@ def export_bundle(
         exact, embedded = _exact(source.preprocessing, model, images, options.embedding)
         fields = key_fields(source, config, method, version("vitdeploy"), embedded=embedded is not None)
         graph = _write_graph(folder / MODEL, model, fields, source.preprocessing, options, on_step)
-        parity = _verify(folder, exact, images, options, on_step)
+        exported = OnnxModel(folder / MODEL)
+        parity = _verify(exported, exact, images, folder / REFERENCE, options, on_step)
 
         read = as_logits(embedded.output if embedded else "logits")
         journey = _set_out(source, split, prepare, options, on_step)
-        _ask(journey, "decomposition", f"{method}, ONNX Runtime fp32", OnnxModel(folder / MODEL), read, on_step)
+        _ask(journey, "decomposition", f"{method}, ONNX Runtime fp32", exported, read, on_step)
         quantization = precision_error = None
         if lowering.changes_graph:
             calibration = Calibration(_calibration_images(prepare, data, options, lowering), read)
@@ -165,13 +166,14 @@ def _write_graph(
 
 
 def _verify(
-    folder: Path, exact: nn.Module, images: NDArray[Any], options: ExportOptions, on_step: Callable[[str], None]
-) -> Parity:
+    exported: OnnxModel, exact: nn.Module, images: NDArray[Any], reference: Path, options: ExportOptions,
+    on_step: Callable[[str], None],
+) -> Parity:  # fmt: skip
     """Compare the written graph's logits with torch's, and keep torch's as the reference."""
     on_step("verifying the logits")
-    parity = measure_parity(OnnxModel(folder / MODEL), exact, images)
+    parity = measure_parity(exported, exact, images)
     require_parity(parity, allowed=options.allow_parity_failure, reference="torch's", hint="try another --opset")
-    np.savez(folder / REFERENCE, images=images, logits=torch_logits(exact, images))
+    np.savez(reference, images=images, logits=torch_logits(exact, images))
     return parity
 
 

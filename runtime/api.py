@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from runtime.affinity import usable_cpus
 from runtime.bundle import Bundle, open_bundle
 from runtime.plan import Target
 from runtime.runners.base import RunOptions, Session
@@ -40,5 +40,4 @@ def open_session(
     target = Target.parse(runtime, provider)
     chosen = runner(target.runtime)
     chosen.availability().require(target.runtime)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return chosen.load(opened, RunOptions(threads or cores, target.provider, batch, precision=target.precision))
+    return chosen.load(opened, RunOptions(threads or len(usable_cpus()), target.provider, batch, precision=target.precision))
