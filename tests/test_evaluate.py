@@ -110,6 +110,7 @@ def test_a_second_run_keeps_what_is_done_and_mends_what_is_not(tiny_bundle: Bund
     parts = sorted((tmp_path / "out" / "parts").iterdir())
     parts[1].unlink()
     parts[2].write_bytes(parts[2].read_bytes()[:100])
+    (tmp_path / "out" / "parts" / f".{parts[3].name}.x1").write_bytes(parts[3].read_bytes())  # a writer killed before its rename
     times = {path: path.stat().st_mtime_ns for path in parts if path.exists()}
     again = evaluate(wanted, quiet)
     assert again.resumed == 42 - 12

@@ -64,6 +64,12 @@ def part_path(folder: Path, number: int) -> Path:
     return folder / PARTS / f"part-{number:06d}.parquet"
 
 
+def sweep(folder: Path) -> None:
+    """Remove what a worker killed in the middle of a write left beside the parts. Only to be called when no worker writes."""
+    for left in (folder / PARTS).glob(".part-*"):
+        left.unlink(missing_ok=True)
+
+
 def listing_hash(names: tuple[str, ...], labels: bytes) -> str:
     """Hash of file names and labels; contents are not read, since there may be a billion."""
     digest = hashlib.sha256(labels)

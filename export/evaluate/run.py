@@ -100,6 +100,7 @@ def evaluate(request: EvaluationRequest, on_progress: Callable[[float, float, st
         seconds = time.perf_counter() - start
         on_progress(resumed + done, plan.total, f"{resumed + done:,} of {plan.total:,} images, {done / seconds:,.0f}/s")
     seconds = time.perf_counter() - start
+    places.sweep(folder)
     startup = min(max(0.0, first - asked), seconds / 2) if done else 0.0  # clocks of other machines may be off
     rate = done / (seconds - startup) if done else None
     summary = _summed(request, plan, folder, resumed, (seconds, startup, rate, peak))
