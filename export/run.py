@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.latency import cached_latency
+from export.latency.measure import cached_latency
+from export.latency.target import DEFAULT_TARGET, LatencyTarget
 from export.options import ExportOptions, check_export
 from export.pipeline import export_bundle
 from export.steps import default_name
@@ -45,6 +46,8 @@ class ExportRequest:
     """Images at a time, where a method needs to know what operators cost."""
     latency_threads: int | None = None
     """Threads of that measurement; `None` is all cores."""
+    latency_target: LatencyTarget = DEFAULT_TARGET
+    """Where it is taken."""
 
 
 def export_model(request: ExportRequest, on_step: Callable[[str], None]) -> Bundle:
@@ -55,6 +58,8 @@ def export_model(request: ExportRequest, on_step: Callable[[str], None]) -> Bund
     """
     method = METHODS[request.method]
     config = make_config(method, request.settings)
+    if method.lacks_latency(config):
+        request.latency_target.require()
     source = load_model(request.model)
     if source.origin is not None and method.name == NONE:
         return _export_as_it_is(request, source, source.origin, on_step)
@@ -90,11 +95,13 @@ def _export_as_it_is(request: ExportRequest, stored: SourceModel, origin: Origin
 
 
 def _time_operators(source: SourceModel, request: ExportRequest, on_step: Callable[[str], None]) -> LatencyModel:
+    target = request.latency_target
+
     def progress(done: int, total: int) -> None:
-        on_step(f"timing the operators of ONNX Runtime, round {done} of {total}")
+        on_step(f"timing operators on {target.label}, round {done} of {total}")
 
     threads = request.latency_threads or usable_cores()
-    return cached_latency(source.model.config, request.latency_batch, threads, progress)
+    return cached_latency(source.model.config, target, request.latency_batch, threads, progress)
 
 
 def _calibrate(source: SourceModel, data: Dataset, count: int | None, on_step: Callable[[str], None]) -> Statistics:

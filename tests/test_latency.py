@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import export.latency as latency
-from export.latency import activation_graph, attention_graph, cached_latency, linear_graph
+import export.latency.measure as latency
+from export.latency.measure import cached_latency
+from export.latency.operators import activation_graph, attention_graph, int8_linear_graph, linear_graph
+from export.latency.target import LatencyTarget
 from export.options import ExportOptions
 from export.run import ExportRequest, export_model
 from vitnla.allocation.latency import LatencyModel, activation_terms, attention_terms, fit_terms, linear_terms
@@ -81,6 +83,8 @@ def test_two_calls_cost_more_than_one_of_as_many_macs() -> None:
     [
         (linear_graph(2, 5, 8, 12), (2, 5, 12)),
         (attention_graph(2, 5, 3, 4, 6), (2, 5, 18)),
+        (int8_linear_graph(2, 5, 8, 12), (10, 12)),
+        (attention_graph(2, 5, 3, 4, 6, int8=True), (2, 5, 18)),
         (activation_graph(2, 5, 7), (2, 5, 7)),
     ],
 )
@@ -114,13 +118,38 @@ def test_it_is_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setattr(latency, "ROUNDS", 2)
     monkeypatch.setattr(latency, "ROUND_S", 0.0)
     rounds: list[tuple[int, int]] = []
-    first = cached_latency(SHAPE, 2, 1, lambda done, total: rounds.append((done, total)))
+    first = cached_latency(SHAPE, LatencyTarget(), 2, 1, lambda done, total: rounds.append((done, total)))
     assert rounds == [(1, 2), (2, 2)]
     assert first.attention_ns(BLOCK, SHAPE.dim, SHAPE.tokens) > 0
-    assert cached_latency(SHAPE, 2, 1, lambda done, total: rounds.append((done, total))) == first
+    assert cached_latency(SHAPE, LatencyTarget(), 2, 1, lambda done, total: rounds.append((done, total))) == first
     assert len(rounds) == 2
-    assert cached_latency(SHAPE, 3, 1).batch == 3
+    assert cached_latency(SHAPE, LatencyTarget(), 3, 1).batch == 3
     assert LatencyModel.model_validate_json(first.to_json()) == first
+
+
+def test_every_target_is_measured_and_kept_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VITDEPLOY_CACHE", str(tmp_path))
+    monkeypatch.setattr(latency, "ROUNDS", 1)
+    monkeypatch.setattr(latency, "ROUND_S", 0.0)
+    for target in LatencyTarget.known():
+        assert LatencyTarget.parse(target.label) == target
+        if target.runtime == "openvino":
+            pytest.importorskip("openvino", reason="openvino is not installed: pip install vitdeploy[openvino]")
+        model = cached_latency(SHAPE, target, 1, 1)
+        assert model.runtime.startswith(f"{target.label} ")
+        assert model.mlp_ns(BLOCK, SHAPE.dim, SHAPE.tokens) > 0
+    with pytest.raises(InputError, match="unknown target of latency 'ort:bf16'"):
+        LatencyTarget.parse("ort:bf16")
+
+
+def test_an_int8_linear_is_one_quantised_product(tmp_path: Path) -> None:
+    """Each copy rounds for itself, as each linear of a model does."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    graph = int8_linear_graph(2, 5, 8, 12).SerializeToString()
+    onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    made = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert made.count("QGemm") == made.count("QuantizeLinear") == 4
 
 
 def test_auto_keeps_to_a_target_of_time() -> None:

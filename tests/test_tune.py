@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from export.latency.target import LatencyTarget
 from export.options import ExportOptions
 from export.run import ExportRequest, export_model
 from export.tune.candidates import Candidate, make
 from export.tune.choice import choose, within
+from export.tune.prices import prices_of, settled_prices
 from export.tune.request import Lessons, TuneRequest
 from export.tune.run import SETTINGS, tune
-from export.tune.shares import FIRST, LEAST, MOST, RESOLUTION, STEP, deeper_shares, next_share
+from export.tune.shares import FIRST, LEAST, MOST, RESOLUTION, STEP, TAUGHT_RESOLUTION, next_share, next_taught
 from runtime.evaluation import Evaluation
 from runtime.plan import Target
 from runtime.results import Cell
@@ -46,12 +48,21 @@ def test_the_search_gives_up_where_nothing_is_within() -> None:
     assert not any(tried.values())
 
 
-def test_what_is_distilled_goes_on_where_untrained_cuts_end() -> None:
-    shares = list(deeper_shares({0.6: True, 0.48: True, 0.384: False}))
-    assert shares[0] == pytest.approx(0.48 * STEP, abs=1e-3)
-    assert shares == sorted(shares, reverse=True)
-    assert shares[-1] >= LEAST > shares[-1] * STEP - 1e-3
-    assert next(deeper_shares({0.6: False, 0.9: False})) == 0.9  # nothing was good: the shallowest cut is taught first
+@given(st.floats(LEAST, 0.5))
+def test_what_is_distilled_goes_on_where_untrained_cuts_end(limit: float) -> None:
+    tried, taught = {0.6: True, 0.48: True, 0.384: False}, dict[float, bool]()
+    while (share := next_taught(tried, taught)) is not None:
+        assert share < 0.48
+        assert share not in taught
+        taught[share] = share >= limit
+    assert next(iter(taught)) == pytest.approx(0.48 * STEP**2, abs=1e-3)
+    deepest = min([0.48, *(share for share, ok in taught.items() if ok)])
+    bad = [share for share, ok in taught.items() if not ok]
+    assert deepest - max(bad) <= TAUGHT_RESOLUTION if bad else deepest * STEP < LEAST + 1e-3
+
+
+def test_where_no_cut_was_good_lessons_begin_from_the_dense_model() -> None:
+    assert next_taught({0.6: False, 0.9: False}, {}) == pytest.approx(STEP**2)
 
 
 def _cell(name: str, method: str, precision: str, speed: float, top1: float | None, *, error: str | None = None) -> Cell:
@@ -137,6 +148,28 @@ def test_names_of_candidates() -> None:
     assert Candidate(0.48, "openvino").name == "auto-0.48-int8-openvino"
     assert Candidate(0.48, "openvino").runtimes == {"openvino"}
     assert Candidate(0.48, None).runtimes is None
+    assert (
+        Candidate(0.4, "ort", Lessons(2, 90), LatencyTarget("ort", "int8")).name == "auto-0.4-by-ort-int8-distilled-2x90-int8-ort"
+    )
+
+
+@pytest.mark.parametrize(
+    ("runtime", "precision", "expected"),
+    [("ort", "fp32", "ort"), ("openvino:bf16", "fp32", "openvino:bf16"), ("openvino:bf16", "int8", "openvino:int8")],
+)
+def test_prices_are_those_of_where_the_dense_model_is_the_fastest(runtime: str, precision: str, expected: str) -> None:
+    cells = [
+        _cell("slow", "none", "int8", 100, None), _cell("broken", "none", "int8", 900, None, error="crashed"),
+        _cell("fast", "none", precision, 300, None).model_copy(update={"runtime": runtime}),
+    ]  # fmt: skip
+    assert prices_of(cells).label == expected
+
+
+def test_prices_stay_those_that_a_tuning_began_with(tmp_path: Path) -> None:
+    asked = _request(tmp_path, prices=LatencyTarget("openvino", "bf16"))
+    assert settled_prices(asked, (), {}, tmp_path).label == "openvino:bf16"
+    (tmp_path / "prices.json").write_text('{"target": "ort:int8"}')
+    assert settled_prices(_request(tmp_path), (), {}, tmp_path).label == "ort:int8"
 
 
 @pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("20m", 1200), ("1h", 3600), ("7.5", 7.5)])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from export.latency.target import DEFAULT_TARGET, LatencyTarget
 from export.options import ExportOptions
 from export.run import ExportRequest, export_model
 from export.tune.request import Lessons, TuneRequest
@@ -23,17 +24,20 @@ OnStep = Callable[[str], None]
 class Candidate:
     """One bundle: `share` of the dense time kept by `auto` (None is the dense model), int8 for `lowering` (None is fp32).
 
-    With `lessons`, the dense model has taught it before it was quantised.
+    Time is counted by `prices`. With `lessons`, the dense model has taught it before it was quantised.
     """
 
     share: float | None
     lowering: str | None
     lessons: Lessons | None = None
+    prices: LatencyTarget = DEFAULT_TARGET
 
     @property
     def name(self) -> str:
-        """Of the bundle and its folder: `dense-fp32`, `auto-0.48-int8-openvino`, `auto-0.4-distilled-2x9000-fp32`."""
+        """Of the bundle and its folder: `dense-fp32`, `auto-0.48-int8-openvino`, `auto-0.4-by-openvino-int8-distilled-2x9000-fp32`."""
         base = "dense" if self.share is None else f"auto-{self.share:g}"
+        if self.prices != DEFAULT_TARGET:
+            base += f"-by-{self.prices.label.replace(':', '-')}"
         if self.lessons is not None:
             base += f"-distilled-{self.lessons.name}"
         return f"{base}-fp32" if self.lowering is None else f"{base}-int8-{self.lowering}"
@@ -74,7 +78,7 @@ def _export(candidate: Candidate, request: TuneRequest, folder: Path, split: tup
     )  # fmt: skip
     export = ExportRequest(
         model, request.data, method, settings, folder, options, request.command, request.calibration_images,
-        latency_batch=request.batch, latency_threads=request.threads,
+        latency_batch=request.batch, latency_threads=request.threads, latency_target=candidate.prices,
     )  # fmt: skip
     return export_model(export, lambda text: on_step(f"{candidate.name}: {text}"))
 
@@ -82,7 +86,7 @@ def _export(candidate: Candidate, request: TuneRequest, folder: Path, split: tup
 def _taught(candidate: Candidate, lessons: Lessons, request: TuneRequest, on_step: OnStep) -> Path:
     """The checkpoint of a candidate that the dense model has taught; a run that was interrupted goes on."""
     folder = request.folder / "candidates" / f"{candidate.name}-run"
-    student = make(Candidate(candidate.share, None), request, on_step)
+    student = make(replace(candidate, lowering=None, lessons=None), request, on_step)
 
     def on_batch(done: int, total: int, loss: float) -> None:
         on_step(f"{candidate.name}: distilling, batch {done} of {total}, loss {loss:.3f}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from export.latency.target import LatencyTarget
 from runtime.plan import Target
 from vitnla.common.errors import InputError
 from vitnla.common.schema import Record
@@ -43,6 +44,7 @@ class TuneRequest:
         seconds: measured time of each cell of the final comparison.
         folder: everything is kept here; a tuning that was interrupted goes on where it stopped.
         command: the command line, for the manifests.
+        prices: what `auto` counts an operator's time by; `None` is by the target on which the dense model is the fastest.
         lessons: for shares that lose too much untrained; `None` leaves every model as it was decomposed.
     """
 
@@ -59,6 +61,7 @@ class TuneRequest:
     seconds: float
     folder: Path
     command: str
+    prices: LatencyTarget | None = None
     lessons: Lessons | None = None
 
     @property

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 FIRST, STEP, RESOLUTION = 0.6, 0.8, 0.03
 """The first share, what it is multiplied by while the loss allows, and how close the deepest good one is to the next bad one."""
+TAUGHT_RESOLUTION = 0.1
+"""The same for shares that are distilled, each of which takes a training."""
 LEAST, MOST = 0.15, 0.95
 
 
@@ -34,12 +36,16 @@ def next_share(tried: Mapping[float, bool]) -> float | None:
     return round((deepest + max(below)) / 2, 3)
 
 
-def deeper_shares(tried: Mapping[float, bool]) -> Iterator[float]:
-    """Shares to distil, one after the other: the deepest one that was good untrained, times `STEP` again and again.
+def next_taught(tried: Mapping[float, bool], taught: Mapping[float, bool]) -> float | None:
+    """The next share to distil, or `None`: two steps below what was good untrained, then on as above, but less finely.
 
-    Where none was good, from the shallowest that was tried.
+    Args:
+        tried: untrained, share -> whether its loss was within the budget.
+        taught: the same of the shares that were distilled.
     """
-    good = [share for share, ok in tried.items() if ok]
-    share = min(good) if good else max(tried) / STEP
-    while (share := round(share * STEP, 3)) >= LEAST:
-        yield share
+    top = min((share for share, ok in tried.items() if ok), default=1.0)
+    deepest = min((share for share, ok in taught.items() if ok), default=top)
+    if not (bad := [share for share, ok in taught.items() if not ok]):
+        lower = round(deepest * (STEP if taught else STEP**2), 3)
+        return lower if lower >= LEAST else None
+    return round((deepest + max(bad)) / 2, 3) if deepest - max(bad) > TAUGHT_RESOLUTION else None

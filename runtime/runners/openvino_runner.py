@@ -10,7 +10,7 @@ import numpy as np
 
 from runtime.bundle import Bundle, Precision
 from runtime.engines import EnginePrecision
-from runtime.runners.base import Availability, Images, Logits, RunOptions, Session
+from runtime.runners.base import Availability, Hint, Images, Logits, RunOptions, Session
 from vitnla.common.errors import InputError
 
 _DEVICE = "CPU"
@@ -21,6 +21,17 @@ _HINTS: dict[Precision, tuple[str, str]] = {
 """Device capability and INFERENCE_PRECISION_HINT. In an INT8 graph the hint rules only what stays in floating point."""
 ARITHMETIC: tuple[EnginePrecision, ...] = ("fp32", "bf16")
 """What can be asked for instead of the bundle's own hint, as in `openvino:bf16`."""
+
+
+def properties(core: Any, precision: Precision, threads: int, performance: Hint) -> dict[str, Any]:
+    """What a model is compiled with, nothing left to a default."""
+    capability, hint = _HINTS[precision]
+    supported = capability in core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+    return {
+        "PERFORMANCE_HINT": performance.upper(),
+        "INFERENCE_PRECISION_HINT": hint if supported else "f32",
+        "INFERENCE_NUM_THREADS": threads,
+    }
 
 
 class OpenVinoRunner:
@@ -63,13 +74,7 @@ class OpenVinoSession(Session):
 
         self._core = openvino.Core()
         self._path = bundle.model_path
-        capability, hint = _HINTS[options.precision or bundle.manifest.precision]
-        supported = capability in self._core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
-        self._properties = {
-            "PERFORMANCE_HINT": options.hint.upper(),
-            "INFERENCE_PRECISION_HINT": hint if supported else "f32",
-            "INFERENCE_NUM_THREADS": options.threads,
-        }
+        self._properties = properties(self._core, options.precision or bundle.manifest.precision, options.threads, options.hint)
         self._batch = self.fixed_batch or options.batch
         self._compiled = self._compile(self._batch)
         self._dynamic: Any = None

@@ -24,6 +24,7 @@ def export(
     target_macs: Annotated[float | None, typer.Option(help="MACs of the encoder's linears to keep, in (0, 1].", rich_help_panel=_METHOD)] = None,
     target_latency: Annotated[float | None, typer.Option(help="auto: share of the blocks' predicted time to keep, in (0, 1].", rich_help_panel=_METHOD)] = None,
     latency_batch: Annotated[int, typer.Option(min=1, help="Batch size that --target-latency is about.", rich_help_panel=_METHOD)] = 1,
+    latency_runtime: Annotated[str, typer.Option(help="Where: ort, ort:int8, openvino, openvino:bf16, openvino:int8.", rich_help_panel=_METHOD)] = "ort",
     rank: Annotated[int | None, typer.Option(help="The same rank for every linear.", rich_help_panel=_METHOD)] = None,
     energy: Annotated[float | None, typer.Option(help="Share of the squared spectrum to keep, in (0, 1].", rich_help_panel=_METHOD)] = None,
     weighting: Annotated[str | None, typer.Option(help="none, gram, cholesky or centered.", rich_help_panel=_METHOD)] = None,
@@ -86,6 +87,7 @@ def export(
     else:
         from export.compiler import BuildOptions
         from export.embed import parse_embedding
+        from export.latency.target import LatencyTarget
         from export.options import ExportOptions
         from export.run import ExportRequest, export_model
 
@@ -100,7 +102,10 @@ def export(
             build=BuildOptions(builder_optimization_level, version_compatible, hardware_compatible), eval_images=eval_images,
             allow_parity_failure=allow_parity_failure, force=force,
         )  # fmt: skip
-        request = ExportRequest(model, data, method, settings, output, options, command_line(), calibration_images, latency_batch)
+        request = ExportRequest(
+            model, data, method, settings, output, options, command_line(), calibration_images, latency_batch,
+            latency_target=LatencyTarget.parse(latency_runtime),
+        )  # fmt: skip
         with status() as on_step:
             bundle = export_model(request, on_step)
     _summarise(bundle)

@@ -27,6 +27,9 @@ def tune(
     batch: Annotated[int, typer.Option("-b", "--batch-size", min=1, help="Images at a time.")] = 16,
     time_budget: Annotated[str, typer.Option(help="After this long nothing deeper is tried: 90s, 20m, 1h.")] = "20m",
     duration: Annotated[float, typer.Option(help="Measured seconds of each cell of the final comparison.")] = 4.0,
+    latency_runtime: Annotated[
+        str | None, typer.Option(help="Whose times auto counts by, as for export. Default: where the dense model is the fastest.")
+    ] = None,
     threads: Threads = DEFAULT_THREADS,
     images: Annotated[int, typer.Option(min=1, help="Validation images, at most.")] = 2000,
     test_images: Annotated[int | None, typer.Option(min=1, help="Test images for the answer. Default: all.")] = None,
@@ -42,6 +45,7 @@ def tune(
     """Find the fastest bundle on this machine within an accuracy budget, and hand it over."""
     from rich.console import Console
 
+    from export.latency.target import LatencyTarget
     from export.tune.request import Lessons, TuneRequest
     from export.tune.run import RESULTS
     from export.tune.run import tune as run
@@ -51,7 +55,8 @@ def tune(
 
     request = TuneRequest(
         model, data, max_drop, targets(runtime or _all_here(), "cpu"), batch, threads, images, test_images, calibration_images,
-        seconds(time_budget, "--time-budget"), duration, output, command_line(), Lessons(distill, distill_images) if distill else None,
+        seconds(time_budget, "--time-budget"), duration, output, command_line(),
+        LatencyTarget.parse(latency_runtime) if latency_runtime else None, Lessons(distill, distill_images) if distill else None,
     )  # fmt: skip
     request.check()
     with status() as on_step:
@@ -115,6 +120,7 @@ def _record(answer: Answer) -> dict[str, Any]:
             cell.model_dump(include={"bundle", "method", "runtime", "precision", "images_per_s", "top1", "error"})
             for cell in answer.cells
         ],
+        "latency_runtime": answer.prices.label,
         "shares": [{"share": share, "distilled": False, "within_budget": ok} for share, ok in answer.tried.items()]
         + [{"share": share, "distilled": True, "within_budget": ok} for share, ok in answer.taught.items()],
         "seconds": answer.seconds,

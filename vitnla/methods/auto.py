@@ -145,7 +145,9 @@ def _choose(parts: Sequence[Sequence[Candidate]], config: AutoConfig) -> list[Ca
 
 def _require(latency: LatencyModel | None) -> LatencyModel:
     if latency is None:
-        hint = "give latency_model, such as export.latency.measure_latency returns; vitdeploy export measures it by itself"
+        hint = (
+            "give latency_model, such as export.latency.measure.measure_latency returns; vitdeploy export measures it by itself"
+        )
         raise InputError("auto: target_latency needs a latency model, got none", hint)
     return latency
 

@@ -1,0 +1,93 @@
+"""Measures what a ViT's operators cost on a runtime of this machine, for `--target-latency`."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.latency.operators import COPIES, Operator, operators
+from export.latency.target import LatencyTarget
+from runtime.machine import machine_facts
+from vitnla.allocation.latency import LatencyModel, fit_terms
+from vitnla.common.cache import cache_key, find_entry, new_entry
+from vitnla.common.errors import InputError
+from vitnla.model.config import ViTConfig
+
+ROUNDS, ROUND_S = 12, 0.03
+_KIND, _FILE, _FORMAT = "latency", "model.json", "2"
+_log = logging.getLogger(__name__)
+Progress = Callable[[int, int], None]
+
+
+def cached_latency(
+    config: ViTConfig, target: LatencyTarget, batch: int, threads: int, on_progress: Progress = lambda done, total: None
+) -> LatencyModel:
+    """What `measure_latency` returns, from the cache where it was measured before on this machine for blocks of this shape."""
+    facts = machine_facts()
+    shape = repr((config.dim, config.tokens, sorted({block.to_json() for block in config.blocks})))
+    where = f"{target.label} {target.version()} {facts['cpu']} {facts['cores_usable']}"
+    key = cache_key(_FORMAT, where, shape, f"{batch} {threads}")
+    if (folder := find_entry(_KIND, key)) is not None:
+        return LatencyModel.read(folder / _FILE)
+    model = measure_latency(config, target, batch, threads, on_progress)
+    try:
+        with new_entry(_KIND, key) as folder:
+            (folder / _FILE).write_text(model.to_json())
+    except InputError as error:
+        _log.warning("the latency model is not cached: %s", error.message)
+    return model
+
+
+def measure_latency(
+    config: ViTConfig, target: LatencyTarget, batch: int, threads: int, on_progress: Progress = lambda done, total: None
+) -> LatencyModel:
+    """Time linears, attentions and activations of the sizes that a decomposition of `config` may have, interleaved, and fit.
+
+    Args:
+        config: the dense model.
+        target: the runtime and precision that are timed.
+        batch: images at a time.
+        threads: of the runtime.
+        on_progress: called with the rounds done and their total.
+
+    Raises:
+        MissingDependencyError: the runtime is not installed.
+    """
+    found = list(operators(config, batch, int8=target.int8, int8_scores=target.int8_scores))
+    measured = _time(found, target, threads, on_progress)
+    prices: dict[str, tuple[float, ...]] = {}
+    errors: list[float] = []
+    for kind in ("linear", "attention", "activation"):
+        at = [index for index, operator in enumerate(found) if operator.kind == kind]
+        terms = np.array([found[index].terms for index in at], dtype=np.float64)
+        prices[kind], left = fit_terms(terms, measured[at])
+        errors.extend(left.tolist())
+    return LatencyModel(
+        runtime=f"{target.label} {target.version()}", processor=str(machine_facts()["cpu"]), threads=threads, batch=batch,
+        error=float(np.median(errors)), **prices,
+    )  # fmt: skip
+
+
+def _time(found: list[Operator], target: LatencyTarget, threads: int, on_progress: Progress) -> NDArray[np.float64]:
+    """Nanoseconds of one copy of each: the median over rounds of the mean in a round, so that drift hits all alike."""
+    calls = [target.open(operator.graph, threads) for operator in found]
+    for call in calls:
+        call()
+    rounds: list[list[float]] = [[] for _ in found]
+    for done in range(ROUNDS):
+        for call, times in zip(calls, rounds, strict=True):
+            times.append(_mean_ns(call) / COPIES)
+        on_progress(done + 1, ROUNDS)
+    return np.asarray(np.median(rounds, axis=1), dtype=np.float64)
+
+
+def _mean_ns(call: Callable[[], object]) -> float:
+    count, start = 0, time.perf_counter_ns()
+    while (elapsed := time.perf_counter_ns() - start) < ROUND_S * 1e9 or not count:
+        call()
+        count += 1
+    return elapsed / count

@@ -1,0 +1,72 @@
+"""How deep the dense model can be cut within the loss: untrained, then with what the dense model teaches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from export.latency.target import LatencyTarget
+from export.tune.candidates import Candidate, OnStep, make
+from export.tune.request import Lessons, TuneRequest
+from export.tune.shares import next_share, next_taught
+
+_RESERVE = 2.0
+"""The final comparison and the hand-over take about as long as this many shares."""
+
+
+@dataclass
+class Search:
+    """The state of a search.
+
+    Args:
+        request: see `TuneRequest`.
+        prices: what time is counted by.
+        started: `time.monotonic()` when the tuning began.
+        say: told what is being done.
+    """
+
+    request: TuneRequest
+    prices: LatencyTarget
+    started: float
+    say: OnStep
+    tried: dict[float, bool] = field(default_factory=dict)
+    """Share of the dense time -> whether some bundle of it was within the budget."""
+    taught: dict[float, bool] = field(default_factory=dict)
+    """The same of the shares that were distilled."""
+    made: list[Candidate] = field(default_factory=list)
+    """Every decomposed bundle that there is a score of."""
+
+    def run(self) -> None:
+        """Find the deepest share within the budget; with lessons, another one that is taught."""
+        self._go(self.tried, lambda: next_share(self.tried), None, _RESERVE)
+        if (lessons := self.request.lessons) is not None:
+            self._go(self.taught, lambda: next_taught(self.tried, self.taught), lessons, 0.0)
+
+    def _go(
+        self, found: dict[float, bool], following: Callable[[], float | None], lessons: Lessons | None, reserve: float
+    ) -> None:
+        """Score one share after the other while there is time for it and for what must follow; the first is always scored."""
+        longest, how = 0.0, ", distilled" if lessons else ""
+        while (share := following()) is not None:
+            begun = time.monotonic()
+            if found and begun - self.started + (1 + reserve) * longest > self.request.time_budget_s:
+                self.say(f"no time for a share of {share:g}{how}")
+                return
+            found[share] = self._within_budget(Candidate(share, None, lessons, self.prices))
+            longest = max(longest, time.monotonic() - begun)
+            self.say(f"share {share:g}{how}: {'within' if found[share] else 'beyond'} {self.request.max_drop:g} points")
+
+    def _within_budget(self, candidate: Candidate) -> bool:
+        """Whether the fp32 bundle and some int8 one of it lose little enough; int8 is not made where fp32 already fails."""
+
+        def loss(one: Candidate) -> float:
+            accuracy = make(one, self.request, self.say).manifest.accuracy
+            self.made.append(one)
+            return 100 * (accuracy.dense_top1 - accuracy.top1)
+
+        if loss(candidate) > self.request.max_drop:
+            return False
+        # Every int8 form is made, since which runtime is the fastest is only known once they are measured.
+        lowered = [loss(replace(candidate, lowering=lowering)) for lowering in self.request.lowerings]
+        return min(lowered) <= self.request.max_drop
