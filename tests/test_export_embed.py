@@ -12,12 +12,9 @@ import onnxruntime
 import pytest
 import torch
 
-import export.pipeline
 from export.embed import PREFIX, Embedding, embed, parse_embedding, tensor_specs
 from export.embedded_model import GREY_LEVELS, EmbeddedViT, require_same_pixels
 from export.engine import build_engines, plan_engines
-from export.options import ExportOptions
-from export.pipeline import export_bundle
 from export.precision import to_fp16
 from export.preparation import bundle_preparation
 from export.storage import save_model
@@ -38,27 +35,11 @@ from vitnla.data.dataset import Dataset
 from vitnla.data.image_files import Interpolation
 from vitnla.data.pixel_map import pixel_map
 from vitnla.data.preprocessing import Preprocessing
-from vitnla.methods import METHODS
 from vitnla.model import VisionTransformer, ViTConfig
 from vitnla.sources.model import SourceModel
 from vitnla.training.initialise import new_model
 
 COLOUR = Preprocessing(image_size=8, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3), interpolation="bicubic")
-
-
-@pytest.fixture(scope="module")
-def embedded(
-    tiny_source: SourceModel, tiny_data: Dataset, tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
-) -> Bundle:
-    """The dense tiny model: pixels of 20 x 12 in, probabilities out. Its trace is already known."""
-    method, graph = METHODS["none"], onnx.load(tiny_bundle.model_path)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export.pipeline, "trace", lambda model, opset: graph)
-        return export_bundle(
-            tiny_source, method.apply(tiny_source.model, None, method.config()), method="none", method_config={}, data=tiny_data,
-            destination=tmp_path_factory.mktemp("embedded") / "tiny-pixels", command="test",
-            options=ExportOptions(embedding=Embedding((20, 12), "probabilities")),
-        )  # fmt: skip
 
 
 def images(count: int, size: tuple[int, int], channels: int = 1) -> np.ndarray:

@@ -20,6 +20,13 @@ function showError(error) {
   element("error").hidden = false;
 }
 
+function clear() {
+  element("error").hidden = true;
+  element("picture").hidden = true;
+  element("answers").replaceChildren();
+  say("timing", "");
+}
+
 function showPicture(file) {
   if (picture) URL.revokeObjectURL(picture);
   picture = URL.createObjectURL(file);
@@ -28,7 +35,6 @@ function showPicture(file) {
   image.src = picture;
   image.alt = file.name;
   image.hidden = false;
-  say("caption", file.name);
 }
 
 function bar({ label, probability }) {
@@ -45,12 +51,12 @@ function bar({ label, probability }) {
 
 /** Classify a file and show the answer, or in one line why there is none. */
 async function show(classifier, file) {
-  element("error").hidden = true;
-  element("answers").replaceChildren();
-  say("timing", "");
-  showPicture(file);
+  clear();
+  say("caption", file.name);
   try {
-    const { answers, milliseconds } = await classifier.classify(await readPixels(file, classifier.settings));
+    const pixels = await readPixels(file, classifier.settings);
+    showPicture(file);
+    const { answers, milliseconds } = await classifier.classify(pixels);
     performance.measure("prediction", { start: performance.now() - milliseconds.model, duration: milliseconds.model });
     element("answers").replaceChildren(...ranking(answers, classifier.settings).slice(0, TOP).map(bar));
     say("timing", `Model ${milliseconds.model.toFixed(1)} ms, image ${milliseconds.prepare.toFixed(1)} ms`);
@@ -66,12 +72,16 @@ async function check(classifier) {
   const expected = await fetchJson("expected.json");
   const sample = new File([await fetchBytes(expected.image)], expected.image, { type: "image/png" });
   const answers = await show(classifier, sample);
-  if (!answers) throw new Error(`${expected.image}: not checked`);
+  if (!answers) throw new Error(`${expected.image} has no answer`);
   const [{ label }] = ranking(answers, classifier.settings);
   const error = difference(answers, expected.answers);
   const good = error <= classifier.settings.tolerance && label === expected.label;
+  judge(good, `${good ? "ok" : "WRONG"}: ${label}, expected ${expected.label}; answers differ by ${error.toExponential(1)}`);
+}
+
+function judge(good, text) {
   element("check").className = good ? "good" : "bad";
-  say("check", `${good ? "ok" : "WRONG"}: ${label}, expected ${expected.label}; differs by ${error.toExponential(1)}`);
+  say("check", text);
 }
 
 async function start() {
@@ -82,7 +92,10 @@ async function start() {
   }
   let bytes = 0;
   say("about", "Loading …");
-  const classifier = await Classifier.load(provider, (more) => say("about", `Loading the model: ${megabytes((bytes += more))}`));
+  const classifier = await Classifier.load(provider, (more) => {
+    bytes += more;
+    if (!failed) say("about", `Loading the model: ${megabytes(bytes)} …`);
+  });
   const seconds = performance.now() / 1000; // since the page was asked for
   performance.measure("ready", { start: 0 });
   const { settings } = classifier;
@@ -91,12 +104,14 @@ async function start() {
   say("about", `${settings.precision}, ${megabytes(bytes)}, ${settings.labels.length} classes`);
   say("running", classifier.running);
   say("ready", `${seconds.toFixed(2)} s after opening`);
-  await check(classifier);
+  await check(classifier).catch((error) => judge(false, `not done: ${error.message}`));
   return classifier;
 }
 
 // Images wait their turn: for the model, and for those before them.
+let failed = false;
 let turn = start().catch((error) => {
+  failed = true; // a download may still be under way
   say("about", "Not loaded");
   for (const id of ["running", "ready", "check"]) say(id, "—");
   showError(error);

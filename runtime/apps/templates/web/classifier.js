@@ -6,6 +6,8 @@ import { prepare } from "./preprocess.mjs";
 
 const BUILDS = { wasm: "./ort/ort.wasm.min.mjs", webgpu: "./ort/ort.webgpu.min.mjs" };
 const MOST_THREADS = 8;
+const ERRORS = 3; // of ONNX Runtime's levels of logging
+const FATAL = 4;
 
 /** The bytes of a file beside this one. `received(bytes)` is told of each piece. Throws one line that names the file. */
 export async function fetchBytes(name, received = () => {}) {
@@ -43,9 +45,11 @@ export class Classifier {
     const threads = globalThis.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1;
     ort.env.wasm.numThreads = threads;
     ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
-    ort.env.logLevel = "error";
-    const externalData = weights.map((data, index) => ({ path: settings.external_data[index], data }));
-    const { session, running } = await createSession(ort, provider, threads, model, externalData);
+    const options = {
+      externalData: weights.map((data, index) => ({ path: settings.external_data[index], data })),
+      freeDimensionOverrides: batchOfOne(settings.input.shape[0]),
+    };
+    const { session, running } = await createSession(ort, provider, threads, model, options);
     return Object.assign(new Classifier(), { ort, settings, session, running });
   }
 
@@ -68,26 +72,32 @@ async function importRuntime(provider) {
   try {
     return await import(BUILDS[provider]);
   } catch (error) {
-    throw new Error(`${BUILDS[provider]}: expected onnxruntime-web there: run npm install, then reload (${error.message})`);
+    throw new Error(`${BUILDS[provider]}: expected onnxruntime-web there, got: ${error.message}. Run npm install, then reload.`);
   }
 }
 
+/** A graph for any number of images is told that it gets one: what it computes of shapes is then done when it loads. */
+function batchOfOne(batch) {
+  return typeof batch === "string" ? { [batch]: 1 } : {};
+}
+
 /** A session, and in words what it runs on: asked of ONNX Runtime, not assumed. */
-async function createSession(ort, provider, threads, model, externalData) {
-  const create = (extra) =>
-    ort.InferenceSession.create(model, { executionProviders: [provider], externalData, extra }).catch((error) => {
-      throw new Error(`${provider}: ${String(error.message).split("\n")[0]}`);
-    });
+async function createSession(ort, provider, threads, model, options) {
+  const create = (logSeverityLevel, extra) =>
+    ort.InferenceSession.create(model, { ...options, executionProviders: [provider], logSeverityLevel, extra });
   const wasm = `WebAssembly, ${threads} thread${threads === 1 ? "" : "s"}`;
-  if (provider === "wasm") return { session: await create(), running: wasm };
-  const adapter = await navigator.gpu?.requestAdapter();
-  if (!adapter) throw new Error("webgpu: this browser offers no GPU to this page: choose wasm");
-  const { vendor, architecture } = adapter.info;
-  const gpu = `WebGPU (${[vendor, architecture].filter(Boolean).join(" ")})`;
   try {
-    // Refused by ONNX Runtime where it would leave a single operator to WebAssembly.
-    return { session: await create({ session: { disable_cpu_ep_fallback: "1" } }), running: gpu };
-  } catch {
-    return { session: await create(), running: `${gpu}, some operators on ${wasm}` };
+    if (provider === "wasm") return { session: await create(ERRORS), running: wasm };
+    const adapter = await navigator.gpu?.requestAdapter();
+    if (!adapter) throw new Error("this browser offers no GPU to this page: choose WebAssembly");
+    const gpu = `WebGPU (${[adapter.info.vendor, adapter.info.architecture].filter(Boolean).join(" ")})`;
+    try {
+      // Refused by ONNX Runtime where it would leave a single operator to WebAssembly; it need not say so on the console.
+      return { session: await create(FATAL, { session: { disable_cpu_ep_fallback: "1" } }), running: gpu };
+    } catch {
+      return { session: await create(ERRORS), running: `${gpu}, some operators on ${wasm}` };
+    }
+  } catch (error) {
+    throw new Error(`onnxruntime-web cannot run the model with ${provider}: ${String(error.message).split("\n")[0]}`);
   }
 }
