@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,6 +142,21 @@ def test_what_cannot_be_loaded_is_said_in_a_line(tiny_bundle: Bundle, browser: C
         assert opened(browser, url).error == "model.onnx: expected a file, got HTTP 404 Not Found"
         (app / "ort").unlink()
         assert "expected onnxruntime-web there" in opened(browser, url).error
+
+
+def test_webgpu_is_used_where_it_is_chosen_and_what_it_leaves_to_webassembly_is_said(
+    tiny_bundle: Bundle, int8_bundle: Bundle, ort: Path, tmp_path: Path
+) -> None:
+    with chromium("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader") as browser:
+        for bundle, rest in ((tiny_bundle, ""), (int8_bundle, ", some operators on WebAssembly")):
+            app = written(bundle, ort, tmp_path / bundle.name)
+            with served(app) as url:
+                page = opened(browser, f"{url}?provider=webgpu")
+            if "offers no GPU" in page.error:
+                pytest.skip("this Chromium has no software GPU")
+            assert page.check.startswith("ok: ")
+            assert re.fullmatch(rf"WebGPU \(.+\){rest}(, \d+ threads?)?", page.running)
+        assert log(browser) == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
