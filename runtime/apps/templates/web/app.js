@@ -57,9 +57,10 @@ async function show(classifier, file) {
     const pixels = await readPixels(file, classifier.settings);
     showPicture(file);
     const { answers, milliseconds } = await classifier.classify(pixels);
+    const first = performance.getEntriesByName("prediction").length === 0 ? ", the first run" : "";
     performance.measure("prediction", { start: performance.now() - milliseconds.model, duration: milliseconds.model });
     element("answers").replaceChildren(...ranking(answers, classifier.settings).slice(0, TOP).map(bar));
-    say("timing", `Model ${milliseconds.model.toFixed(1)} ms, image ${milliseconds.prepare.toFixed(1)} ms`);
+    say("timing", `Model ${milliseconds.model.toFixed(1)} ms${first}; image ${milliseconds.prepare.toFixed(1)} ms`);
     return answers;
   } catch (error) {
     showError(error);
@@ -76,7 +77,8 @@ async function check(classifier) {
   const [{ label }] = ranking(answers, classifier.settings);
   const error = difference(answers, expected.answers);
   const good = error <= classifier.settings.tolerance && label === expected.label;
-  judge(good, `${good ? "ok" : "WRONG"}: ${label}, expected ${expected.label}; answers differ by ${error.toExponential(1)}`);
+  const verdict = good ? `ok: ${label}, as at export` : `WRONG: ${label}, expected ${expected.label}`;
+  judge(good, `${verdict}; answers differ by ${error.toExponential(1)}`);
 }
 
 function judge(good, text) {
