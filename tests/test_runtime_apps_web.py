@@ -7,10 +7,11 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 import export.storage
 from export.options import ExportOptions
@@ -21,10 +22,13 @@ from runtime.apps.write import write_app
 from runtime.bundle import Bundle
 from runtime.logits import relative_error
 from tests.browser import chromium, log, requests, view
+from tests.bundles import copy_bundle
 from tests.images import BAD, GOOD, write_images
 from tests.npm import npm_install
-from tests.web_app import dropped, opened, served
+from tests.web_app import dropped, opened, served, settled
 from vitnla.data.dataset import Dataset
+from vitnla.data.image_files import ImageFiles
+from vitnla.data.preprocessing import Preprocessing
 from vitnla.methods import Decomposition
 from vitnla.sources.model import SourceModel
 
@@ -34,15 +38,31 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 ANSWERS = """
-const [names, done] = arguments;
 const [{ Classifier, fetchBytes }, { readPixels }] = await Promise.all([import("./classifier.js"), import("./picture.js")]);
 const classifier = await Classifier.load();
 const answers = [];
-for (const name of names) {
+for (const name of argument) {
     const pixels = await readPixels(new File([await fetchBytes(name)], name), classifier.settings);
     answers.push([...(await classifier.classify(pixels)).answers]);
 }
-done(answers);
+return answers;
+"""
+PIXELS = """
+const [{ fetchBytes, fetchJson }, { readPixels }] = await Promise.all([import("./classifier.js"), import("./picture.js")]);
+const { data, ...size } = await readPixels(new File([await fetchBytes(argument)], argument), await fetchJson("settings.json"));
+return { data: [...data], ...size };
+"""
+PREPARED = """
+const [{ fetchBytes, fetchJson }, { readPixels }, { prepare }] = await Promise.all(
+    [import("./classifier.js"), import("./picture.js"), import("./preprocess.mjs")]);
+const settings = await fetchJson("settings.json");
+const { data, dims } = prepare(await readPixels(new File([await fetchBytes(argument)], argument), settings), settings);
+return { data: [...data], dims };
+"""
+PASTE = """
+const clipboardData = new DataTransfer();
+clipboardData.items.add(new File([Uint8Array.from(arguments[0])], "pasted.jpg", {type: "image/jpeg"}));
+document.dispatchEvent(new ClipboardEvent("paste", {clipboardData, bubbles: true}));
 """
 
 
@@ -73,6 +93,14 @@ def int8_bundle(
         )  # fmt: skip
 
 
+def called(browser: Chrome, script: str, argument: object) -> Any:
+    """What an asynchronous script of the page returns."""
+    whole = (
+        f"const done = arguments[1]; (async (argument) => {{{script}}})(arguments[0]).then(done, (error) => done(String(error)))"
+    )
+    return browser.execute_async_script(whole, argument)
+
+
 def written(bundle: Bundle, ort: Path, app: Path) -> Path:
     write_app(bundle, "web", app)
     (app / "ort").symlink_to(ort)
@@ -95,7 +123,7 @@ def test_the_page_answers_the_reference(
     log(browser), requests(browser)  # those of other tests
     with served(app) as url:
         assert opened(browser, url).check.startswith("ok: ")
-        answers = np.asarray(browser.execute_async_script(f"(async () => {{{ANSWERS}}})(...arguments)", names), np.float32)
+        answers = np.asarray(called(browser, ANSWERS, names), np.float32)
         assert relative_error(answers, expected) <= settings.tolerance
         for name, row in zip(names[:3], answers, strict=False):
             weights = row if settings.answers == "probabilities" else np.exp(row - row.max())
@@ -107,6 +135,53 @@ def test_the_page_answers_the_reference(
         asked = requests(browser)
         assert any(address.endswith(".wasm") for address in asked)
         assert [address for address in asked if not address.startswith(url)] == []
+
+
+def test_files_become_the_pixels_that_pillow_reads(tiny_bundle: Bundle, browser: Chrome, ort: Path, tmp_path: Path) -> None:
+    app = written(tiny_bundle, ort, tmp_path / "app")
+    write_images(app)
+    with served(app) as url:
+        opened(browser, url)
+        for name, levels in (("photo.png", 0), ("alpha.png", 1), ("grey16.png", 1), ("rotated.jpg", 2), ("animated.gif", 0)):
+            found = called(browser, PIXELS, name)
+            image = ImageOps.exif_transpose(Image.open(app / name))
+            if name == "grey16.png":
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            if image.has_transparency_data:
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+            wanted = np.asarray(image.convert("RGB")).astype(int)
+            assert (found["height"], found["width"], found["channels"]) == wanted.shape, name
+            assert np.abs(np.reshape(found["data"], wanted.shape) - wanted).max() <= levels, name
+
+
+def test_colour_is_prepared_as_vitdeploy_does(tiny_bundle: Bundle, browser: Chrome, ort: Path, tmp_path: Path) -> None:
+    colours: dict[str, Any] = {"image_size": 8, "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3), "interpolation": "bicubic"}
+    bundle = copy_bundle(tiny_bundle, tmp_path / "bundle", preprocessing=colours)
+    app = written(tiny_bundle, ort, tmp_path / "app")
+    (app / "settings.json").write_text(settings_of(bundle).to_json())
+    write_images(app)
+    with served(app) as url:
+        opened(browser, url)
+        found = called(browser, PREPARED, "photo.png")
+    expected = Preprocessing.model_validate(colours)(ImageFiles(app, ("photo.png",)))
+    levels = np.abs(np.reshape(found["data"], found["dims"]) - expected) * 255 * np.reshape(colours["std"], (1, 3, 1, 1))
+    assert levels.max() <= 1.3
+
+
+def test_images_are_chosen_and_pasted_too(tiny_bundle: Bundle, browser: Chrome, ort: Path, tmp_path: Path) -> None:
+    from selenium.webdriver.common.by import By
+
+    app = written(tiny_bundle, ort, tmp_path / "app")
+    write_images(tmp_path)
+    with served(app) as url:
+        opened(browser, url)
+        wanted = dropped(browser, tmp_path / "photo.png").bars
+        other = dropped(browser, tmp_path / "tall.jpg").bars
+        browser.find_element(By.ID, "file").send_keys(str(tmp_path / "photo.png"))
+        assert settled(browser, lambda page: page.caption == "photo.png" and bool(page.bars)).bars == wanted != other
+        content = (tmp_path / "tall.jpg").read_bytes()
+        browser.execute_script(PASTE, list(content))
+        assert settled(browser, lambda page: page.caption == "pasted.jpg" and bool(page.bars)).bars == other
 
 
 def test_odd_images_are_read_or_refused_in_a_line(tiny_bundle: Bundle, browser: Chrome, ort: Path, tmp_path: Path) -> None:

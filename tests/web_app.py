@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +52,7 @@ def shown(browser: Chrome) -> Shown:
 def opened(browser: Chrome, url: str, *, seconds: float = 60) -> Shown:
     """The page, opened, when it has checked the sample or said why it cannot."""
     browser.get(url)
-    return _settled(browser, lambda page: page.check not in ("", "…"), seconds)
+    return settled(browser, lambda page: page.check not in ("", "…"), seconds)
 
 
 def dropped(browser: Chrome, path: Path, *, seconds: float = 60) -> Shown:
@@ -60,10 +60,11 @@ def dropped(browser: Chrome, path: Path, *, seconds: float = 60) -> Shown:
     data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
     for kind in ("dragEnter", "dragOver", "drop"):
         browser.execute_cdp_cmd("Input.dispatchDragEvent", {"type": kind, "x": 200, "y": 300, "data": data})
-    return _settled(browser, lambda page: page.caption == path.name and bool(page.bars or page.error), seconds)
+    return settled(browser, lambda page: page.caption == path.name and bool(page.bars or page.error), seconds)
 
 
-def _settled(browser: Chrome, done: Any, seconds: float) -> Shown:
+def settled(browser: Chrome, done: Callable[[Shown], bool], seconds: float = 60) -> Shown:
+    """What the page says once `done` holds."""
     from selenium.webdriver.support.wait import WebDriverWait
 
     WebDriverWait(browser, seconds, poll_frequency=0.05).until(lambda driver: done(shown(driver)))

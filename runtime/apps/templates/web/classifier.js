@@ -72,7 +72,7 @@ async function importRuntime(provider) {
   try {
     return await import(BUILDS[provider]);
   } catch (error) {
-    throw new Error(`${BUILDS[provider]}: expected onnxruntime-web there, got: ${error.message}. Run npm install, then reload.`);
+    throw new Error(`${BUILDS[provider]}: expected onnxruntime-web there, got: ${error.message}. Run npm install, or node copy-runtime.mjs after it.`);
   }
 }
 

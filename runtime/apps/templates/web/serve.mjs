@@ -47,8 +47,14 @@ const server = createServer(async (request, response) => {
   else createReadStream(found.file).on("error", () => response.destroy()).pipe(response);
 });
 
+const port = Number(process.argv[2] ?? 8080);
 server.on("error", (error) => {
-  console.error(`error: ${error.code === "EADDRINUSE" ? `port ${error.port} is taken: node serve.mjs PORT` : error.message}`);
+  console.error(`error: ${error.code === "EADDRINUSE" ? `port ${port} is taken: node serve.mjs PORT` : error.message}`);
   process.exitCode = 2;
 });
-server.listen(Number(process.argv[2] ?? 8080), "127.0.0.1", () => console.log(`http://localhost:${server.address().port}/`));
+if (Number.isInteger(port) && port >= 0 && port < 65536) {
+  server.listen(port, "127.0.0.1", () => console.log(`http://127.0.0.1:${server.address().port}/`));
+} else {
+  console.error(`error: expected a port, got ${process.argv[2]}`);
+  process.exitCode = 2;
+}
