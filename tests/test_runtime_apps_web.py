@@ -25,7 +25,7 @@ from tests.browser import chromium, log, requests, view
 from tests.bundles import copy_bundle
 from tests.images import BAD, GOOD, write_images
 from tests.npm import npm_install
-from tests.web_app import dropped, opened, served, settled
+from tests.web_app import answered, dropped, opened, pasted, pixels, prepared, served, settled
 from vitnla.data.dataset import Dataset
 from vitnla.data.image_files import ImageFiles
 from vitnla.data.preprocessing import Preprocessing
@@ -36,34 +36,6 @@ if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
 pytestmark = pytest.mark.slow
-
-ANSWERS = """
-const [{ Classifier, fetchBytes }, { readPixels }] = await Promise.all([import("./classifier.js"), import("./picture.js")]);
-const classifier = await Classifier.load();
-const answers = [];
-for (const name of argument) {
-    const pixels = await readPixels(new File([await fetchBytes(name)], name), classifier.settings);
-    answers.push([...(await classifier.classify(pixels)).answers]);
-}
-return answers;
-"""
-PIXELS = """
-const [{ fetchBytes, fetchJson }, { readPixels }] = await Promise.all([import("./classifier.js"), import("./picture.js")]);
-const { data, ...size } = await readPixels(new File([await fetchBytes(argument)], argument), await fetchJson("settings.json"));
-return { data: [...data], ...size };
-"""
-PREPARED = """
-const [{ fetchBytes, fetchJson }, { readPixels }, { prepare }] = await Promise.all(
-    [import("./classifier.js"), import("./picture.js"), import("./preprocess.mjs")]);
-const settings = await fetchJson("settings.json");
-const { data, dims } = prepare(await readPixels(new File([await fetchBytes(argument)], argument), settings), settings);
-return { data: [...data], dims };
-"""
-PASTE = """
-const clipboardData = new DataTransfer();
-clipboardData.items.add(new File([Uint8Array.from(arguments[0])], "pasted.jpg", {type: "image/jpeg"}));
-document.dispatchEvent(new ClipboardEvent("paste", {clipboardData, bubbles: true}));
-"""
 
 
 @pytest.fixture(scope="module")
@@ -93,14 +65,6 @@ def int8_bundle(
         )  # fmt: skip
 
 
-def called(browser: Chrome, script: str, argument: object) -> Any:
-    """What an asynchronous script of the page returns."""
-    whole = (
-        f"const done = arguments[1]; (async (argument) => {{{script}}})(arguments[0]).then(done, (error) => done(String(error)))"
-    )
-    return browser.execute_async_script(whole, argument)
-
-
 def written(bundle: Bundle, ort: Path, app: Path) -> Path:
     write_app(bundle, "web", app)
     (app / "ort").symlink_to(ort)
@@ -123,7 +87,7 @@ def test_the_page_answers_the_reference(
     log(browser), requests(browser)  # those of other tests
     with served(app) as url:
         assert opened(browser, url).check.startswith("ok: ")
-        answers = np.asarray(called(browser, ANSWERS, names), np.float32)
+        answers = answered(browser, names)
         assert relative_error(answers, expected) <= settings.tolerance
         for name, row in zip(names[:3], answers, strict=False):
             weights = row if settings.answers == "probabilities" else np.exp(row - row.max())
@@ -143,15 +107,15 @@ def test_files_become_the_pixels_that_pillow_reads(tiny_bundle: Bundle, browser:
     with served(app) as url:
         opened(browser, url)
         for name, levels in (("photo.png", 0), ("alpha.png", 1), ("grey16.png", 1), ("rotated.jpg", 2), ("animated.gif", 0)):
-            found = called(browser, PIXELS, name)
+            found = pixels(browser, name)
             image = ImageOps.exif_transpose(Image.open(app / name))
             if name == "grey16.png":
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             if image.has_transparency_data:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
             wanted = np.asarray(image.convert("RGB")).astype(int)
-            assert (found["height"], found["width"], found["channels"]) == wanted.shape, name
-            assert np.abs(np.reshape(found["data"], wanted.shape) - wanted).max() <= levels, name
+            assert found.shape == wanted.shape, name
+            assert np.abs(found - wanted).max() <= levels, name
 
 
 def test_colour_is_prepared_as_vitdeploy_does(tiny_bundle: Bundle, browser: Chrome, ort: Path, tmp_path: Path) -> None:
@@ -162,9 +126,9 @@ def test_colour_is_prepared_as_vitdeploy_does(tiny_bundle: Bundle, browser: Chro
     write_images(app)
     with served(app) as url:
         opened(browser, url)
-        found = called(browser, PREPARED, "photo.png")
+        found = prepared(browser, "photo.png")
     expected = Preprocessing.model_validate(colours)(ImageFiles(app, ("photo.png",)))
-    levels = np.abs(np.reshape(found["data"], found["dims"]) - expected) * 255 * np.reshape(colours["std"], (1, 3, 1, 1))
+    levels = np.abs(found - expected) * 255 * np.reshape(colours["std"], (1, 3, 1, 1))
     assert levels.max() <= 1.3
 
 
@@ -179,9 +143,7 @@ def test_images_are_chosen_and_pasted_too(tiny_bundle: Bundle, browser: Chrome, 
         other = dropped(browser, tmp_path / "tall.jpg").bars
         browser.find_element(By.ID, "file").send_keys(str(tmp_path / "photo.png"))
         assert settled(browser, lambda page: page.caption == "photo.png" and bool(page.bars)).bars == wanted != other
-        content = (tmp_path / "tall.jpg").read_bytes()
-        browser.execute_script(PASTE, list(content))
-        assert settled(browser, lambda page: page.caption == "pasted.jpg" and bool(page.bars)).bars == other
+        assert pasted(browser, tmp_path / "tall.jpg").bars == other
 
 
 def test_odd_images_are_read_or_refused_in_a_line(tiny_bundle: Bundle, browser: Chrome, ort: Path, tmp_path: Path) -> None:
