@@ -71,7 +71,7 @@ def written(bundle: Bundle, ort: Path, app: Path) -> Path:
     return app
 
 
-@pytest.mark.parametrize("kind", ["tiny_bundle", "int8_bundle", "embedded"])
+@pytest.mark.parametrize("kind", ["tiny_bundle", "int8_bundle", "tiny_pixel_bundle"])
 def test_the_page_answers_the_reference(
     kind: str, request: pytest.FixtureRequest, browser: Chrome, ort: Path, tmp_path: Path
 ) -> None:
