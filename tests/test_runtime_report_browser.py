@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runtime.report.formats import write
+from tests.browser import chromium, log, requests, view
 from tests.cells import cell, ratio, series
 from vitnla.common.measures import LayerRow
 
@@ -18,14 +17,6 @@ if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
 pytestmark = pytest.mark.slow
-
-
-def executable(*names: str) -> str:
-    """The first of the programs that is installed; the test is skipped where none is."""
-    found = next((path for path in map(shutil.which, names) if path), None)
-    if found is None:
-        pytest.skip(f"needs {' or '.join(names)} (Debian: apt-get install chromium chromium-driver)")
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -48,22 +39,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(page: Path) -> Iterator[Chrome]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install 'vitdeploy[dev]'")
-    options = webdriver.ChromeOptions()
-    options.binary_location = executable("chromium", "chromium-browser", "google-chrome")
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,1600"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    service = webdriver.ChromeService(executable_path=executable("chromedriver"))
-    with webdriver.Chrome(options=options, service=service) as driver:
+    with chromium("--disable-gpu") as driver:
         driver.get(page.as_uri())
         yield driver
-
-
-def requests(browser: Chrome) -> list[str]:
-    """The addresses that the page has asked for."""
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    return [message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"]
 
 
 def column(browser: Chrome, key: int) -> list[list[str]]:
@@ -82,8 +60,8 @@ def test_draws_every_plot_without_error_or_network(browser: Chrome, page: Path) 
     )
     assert len(drawn) == 2 + 2 + 3 + 2
     assert all(surfaces and width > 300 and marks for _, surfaces, width, marks in drawn), drawn
-    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
-    assert [url for url in requests(browser) if not url.startswith(("data:", "blob:"))] == [page.as_uri()]
+    assert [entry for entry in log(browser) if entry.startswith("SEVERE")] == []
+    assert requests(browser) == [page.as_uri()]
 
 
 def test_table_fits_and_sorts_within_its_groups(browser: Chrome) -> None:
@@ -146,10 +124,7 @@ def test_warnings_unfold(browser: Chrome) -> None:
 def test_phone_shows_the_page_without_sideways_scrolling(browser: Chrome, scheme: str) -> None:
     from selenium.webdriver.support.wait import WebDriverWait
 
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    metrics = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    view(browser, 390, 800, scheme)
     # The charts follow the width when the browser reports it.
     fits = "return innerWidth === 390 && document.documentElement.scrollWidth <= innerWidth"
     WebDriverWait(browser, 5).until(lambda driver: driver.execute_script(fits))

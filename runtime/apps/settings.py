@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from runtime.bundle import Bundle, Precision, TensorSpec
+from runtime.bundle import MODEL, Bundle, Precision, TensorSpec
 from runtime.parity import TOLERANCES
 from vitnla.common.errors import InputError
 from vitnla.common.schema import Record, first_complaint
@@ -49,6 +49,8 @@ class Settings(Record):
 
     name: str
     model: str
+    external_data: tuple[str, ...]
+    """Files beside the model that hold its weights. Browsers cannot look for them."""
     precision: Precision
     input: TensorSpec
     output: TensorSpec
@@ -87,7 +89,8 @@ def settings_of(bundle: Bundle) -> Settings:
     shape = manifest.input.shape
     height, width = (int(side) for side in (shape[1:3] if manifest.input.dtype == "uint8" else shape[2:4]))
     return Settings(
-        name=bundle.name, model=bundle.model_path.name, precision=manifest.precision, input=manifest.input, output=manifest.output,
+        name=bundle.name, model=bundle.model_path.name, external_data=_external_data(bundle), precision=manifest.precision,
+        input=manifest.input, output=manifest.output,
         answers="probabilities" if bundle.gives_probabilities else "logits", channels=len(given.mean),
         resizing=_resizing(given, (height, width)), mean=given.mean, std=given.std, labels=_labels(bundle),
         tolerance=TOLERANCES[manifest.precision],
@@ -103,6 +106,10 @@ def _resizing(given: _Preprocessing, size: Size) -> Resizing:
     return Resizing(
         fit=given.fit, to=(resized, resized), crop=side, crop_rounding=given.crop_rounding, interpolation=given.interpolation
     )
+
+
+def _external_data(bundle: Bundle) -> tuple[str, ...]:
+    return tuple(sorted(path.name for path in bundle.folder.glob(f"{MODEL}?*")))
 
 
 def _labels(bundle: Bundle) -> tuple[str, ...]:

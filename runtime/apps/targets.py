@@ -42,3 +42,16 @@ TARGETS.add(
         "npm install && node classify.mjs",
     ),
 )  # fmt: skip
+TARGETS.add(
+    "web",
+    Target(
+        {
+            **{name: f"web/{name}" for name in (
+                "index.html", "style.css", "app.js", "classifier.js", "picture.js", "copy-runtime.mjs", "serve.mjs", "package.json",
+                "README.md",
+            )},
+            "preprocess.mjs": "shared/preprocess.mjs",
+        },
+        "npm install && npm start",
+    ),
+)  # fmt: skip
