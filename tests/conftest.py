@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
+import export.pipeline
+from export.embed import Embedding
 from export.options import ExportOptions
 from export.pipeline import export_bundle
 from runtime.bundle import Bundle
@@ -116,6 +119,32 @@ def tiny_low_rank_bundle(
     return export_bundle(
         tiny_source, tiny_low_rank, method="svd", method_config={"rank": 4}, data=tiny_data,
         destination=tmp_path_factory.mktemp("exported") / "tiny-svd", options=ExportOptions(), command="test",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_pixel_bundle(
+    tiny_source: SourceModel, tiny_data: Dataset, tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
+) -> Bundle:
+    """The dense tiny model: pixels of 20 x 12 in, probabilities out. Its trace is already known."""
+    method, graph = METHODS["none"], onnx.load(tiny_bundle.model_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export.pipeline, "trace", lambda model, opset: graph)
+        return export_bundle(
+            tiny_source, method.apply(tiny_source.model, None, method.config()), method="none", method_config={}, data=tiny_data,
+            destination=tmp_path_factory.mktemp("exported") / "tiny-pixels", command="test",
+            options=ExportOptions(embedding=Embedding((20, 12), "probabilities")),
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_int8_bundle(
+    tiny_source: SourceModel, tiny_low_rank: Decomposition, tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> Bundle:
+    """The low-rank tiny model, its linears in int8."""
+    return export_bundle(
+        tiny_source, tiny_low_rank, method="svd", method_config={"rank": 4}, data=tiny_data,
+        destination=tmp_path_factory.mktemp("exported") / "tiny-svd-int8", options=ExportOptions(precision="int8"), command="test",
     )  # fmt: skip
 
 

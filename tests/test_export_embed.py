@@ -12,12 +12,9 @@ import onnxruntime
 import pytest
 import torch
 
-import export.pipeline
 from export.embed import PREFIX, Embedding, embed, parse_embedding, tensor_specs
 from export.embedded_model import GREY_LEVELS, EmbeddedViT, require_same_pixels
 from export.engine import build_engines, plan_engines
-from export.options import ExportOptions
-from export.pipeline import export_bundle
 from export.precision import to_fp16
 from export.preparation import bundle_preparation
 from export.storage import save_model
@@ -38,7 +35,6 @@ from vitnla.data.dataset import Dataset
 from vitnla.data.image_files import Interpolation
 from vitnla.data.pixel_map import pixel_map
 from vitnla.data.preprocessing import Preprocessing
-from vitnla.methods import METHODS
 from vitnla.model import VisionTransformer, ViTConfig
 from vitnla.sources.model import SourceModel
 from vitnla.training.initialise import new_model
@@ -46,27 +42,12 @@ from vitnla.training.initialise import new_model
 COLOUR = Preprocessing(image_size=8, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3), interpolation="bicubic")
 
 
-@pytest.fixture(scope="module")
-def embedded(
-    tiny_source: SourceModel, tiny_data: Dataset, tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
-) -> Bundle:
-    """The dense tiny model: pixels of 20 x 12 in, probabilities out. Its trace is already known."""
-    method, graph = METHODS["none"], onnx.load(tiny_bundle.model_path)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export.pipeline, "trace", lambda model, opset: graph)
-        return export_bundle(
-            tiny_source, method.apply(tiny_source.model, None, method.config()), method="none", method_config={}, data=tiny_data,
-            destination=tmp_path_factory.mktemp("embedded") / "tiny-pixels", command="test",
-            options=ExportOptions(embedding=Embedding((20, 12), "probabilities")),
-        )  # fmt: skip
-
-
 def images(count: int, size: tuple[int, int], channels: int = 1) -> np.ndarray:
     return np.random.default_rng(5).integers(0, 256, (count, *size, channels), np.uint8)
 
 
-def test_what_resizing_costs_is_not_put_down_to_the_decomposition(embedded: Bundle) -> None:
-    resized, decomposed = embedded.manifest.losses
+def test_what_resizing_costs_is_not_put_down_to_the_decomposition(tiny_pixel_bundle: Bundle) -> None:
+    resized, decomposed = tiny_pixel_bundle.manifest.losses
     assert (resized.stage, decomposed.stage) == ("preprocessing", "decomposition")
     assert "20 x 12 pixels" in resized.after
     assert resized.logit_error > 1e-3
@@ -136,15 +117,15 @@ class TestGraph:
             assert len(made.graph.node) == len(graph.graph.node) + len(kinds) + 1
         assert graph.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT, "the graph given was changed"
 
-    def test_fp16_leaves_the_pixels_in_fp32(self, embedded: Bundle, tmp_path: Path) -> None:
-        save_model(to_fp16(onnx.load(embedded.model_path)), tmp_path / MODEL)
-        given, expected = embedded.reference()
+    def test_fp16_leaves_the_pixels_in_fp32(self, tiny_pixel_bundle: Bundle, tmp_path: Path) -> None:
+        save_model(to_fp16(onnx.load(tiny_pixel_bundle.model_path)), tmp_path / MODEL)
+        given, expected = tiny_pixel_bundle.reference()
         assert 0 < relative_error(OnnxModel(tmp_path / MODEL)(given), expected) < 1e-2
 
 
 class TestBundle:
-    def test_the_manifest_says_what_the_graph_takes(self, embedded: Bundle) -> None:
-        manifest = embedded.manifest
+    def test_the_manifest_says_what_the_graph_takes(self, tiny_pixel_bundle: Bundle) -> None:
+        manifest = tiny_pixel_bundle.manifest
         assert (manifest.input.dtype, manifest.input.shape) == ("uint8", ("batch", 20, 12, 1))
         assert (manifest.output.name, manifest.output.shape) == ("probabilities", ("batch", 10))
         assert manifest.embedded is not None
@@ -152,43 +133,47 @@ class TestBundle:
         assert 0 < manifest.embedded.grey_levels <= 1
         assert manifest.parity.met
         assert manifest.preprocessing["image_size"] == 8
-        session = onnxruntime.InferenceSession(embedded.model_path)
+        session = onnxruntime.InferenceSession(tiny_pixel_bundle.model_path)
         assert json.loads(session.get_modelmeta().custom_metadata_map["vitdeploy.embedded"]) is True
         assert session.get_inputs()[0].type == "tensor(uint8)"
 
-    def test_the_reference_holds_pixels_and_probabilities(self, embedded: Bundle) -> None:
-        given, answers = embedded.reference()
+    def test_the_reference_holds_pixels_and_probabilities(self, tiny_pixel_bundle: Bundle) -> None:
+        given, answers = tiny_pixel_bundle.reference()
         assert (given.dtype, given.shape) == (np.uint8, (8, 20, 12, 1))
         np.testing.assert_allclose(answers.sum(1), 1, rtol=1e-5)
 
-    def test_accuracy_is_that_of_resized_images(self, embedded: Bundle, tiny_source: SourceModel, tiny_data: Dataset) -> None:
+    def test_accuracy_is_that_of_resized_images(
+        self, tiny_pixel_bundle: Bundle, tiny_source: SourceModel, tiny_data: Dataset
+    ) -> None:
         test = tiny_data.split("test")
-        prepared = bundle_preparation(embedded)(test.images)
+        prepared = bundle_preparation(tiny_pixel_bundle)(test.images)
         assert (prepared.dtype, prepared.shape) == (np.uint8, (20, 20, 12, 1))
         classes = torch_logits(tiny_source.model, tiny_source.preprocessing(prepared)).argmax(1)
-        assert embedded.manifest.accuracy.top1 == pytest.approx((classes == test.labels).mean(), abs=0.051)
+        assert tiny_pixel_bundle.manifest.accuracy.top1 == pytest.approx((classes == test.labels).mean(), abs=0.051)
 
     @pytest.mark.parametrize("runtime", ["ort", "openvino", "torch"])
-    def test_every_runtime_meets_parity(self, embedded: Bundle, tiny_data: Dataset, runtime: str) -> None:
-        row = check_parity(embedded, Target(runtime), threads=1, evaluation=agreeing_evaluation(embedded, tiny_data))
+    def test_every_runtime_meets_parity(self, tiny_pixel_bundle: Bundle, tiny_data: Dataset, runtime: str) -> None:
+        row = check_parity(
+            tiny_pixel_bundle, Target(runtime), threads=1, evaluation=agreeing_evaluation(tiny_pixel_bundle, tiny_data)
+        )
         assert (row.error, row.verdict, row.images) == (None, "met", 20)
 
-    def test_floats_are_refused(self, embedded: Bundle) -> None:
-        session = runner("ort").load(embedded, RunOptions(threads=1))
+    def test_floats_are_refused(self, tiny_pixel_bundle: Bundle) -> None:
+        session = runner("ort").load(tiny_pixel_bundle, RunOptions(threads=1))
         with pytest.raises(InputError, match=r"ort: expected uint8 images \[B, 20, 12, 1\], got float32 \[1, 1, 8, 8\]"):
             session.run(np.zeros((1, 1, 8, 8), np.float32))
 
-    def test_bench_measures_it(self, embedded: Bundle) -> None:
+    def test_bench_measures_it(self, tiny_pixel_bundle: Bundle) -> None:
         (cell,) = run_bench(
-            BenchPlan((embedded,), (Target("ort"),), (3,), 1, seconds=0.05, min_count=3, rounds=1), None, command="test"
+            BenchPlan((tiny_pixel_bundle,), (Target("ort"),), (3,), 1, seconds=0.05, min_count=3, rounds=1), None, command="test"
         )
         assert cell.error is None
         assert cell.images_per_s is not None
         assert cell.images_per_s > 0
 
     @pytest.mark.skipif(not RTX.installed, reason="TensorRT for RTX is not installed")
-    def test_tensorrt_for_rtx_compiles_it(self, embedded: Bundle, tmp_path: Path) -> None:
-        folder = Path(shutil.copytree(embedded.folder, tmp_path / "bundle"))
+    def test_tensorrt_for_rtx_compiles_it(self, tiny_pixel_bundle: Bundle, tmp_path: Path) -> None:
+        folder = Path(shutil.copytree(tiny_pixel_bundle.folder, tmp_path / "bundle"))
         plan = plan_engines("trt-rtx", ("SM89",), ("fp32", "fp16"), "1:2:4")
         assert plan is not None
         assert [record.graph_max_rel < 1e-2 for record in build_engines(folder, plan)] == [True, True]
