@@ -52,6 +52,6 @@ TARGETS.add(
                 "orientation.hpp", "README.md",
             )
         },
-        "cmake -B build && cmake --build build && build/classify",
+        "cmake -B build && cmake --build build -j && build/classify",
     ),
 )  # fmt: skip
