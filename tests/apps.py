@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -88,7 +87,8 @@ def install_node(folder: Path) -> Path:
 def compile_cpp(folder: Path, *programs: str) -> Path:
     """The C++ example, compiled with warnings as errors against the library of the `onnxruntime` wheel: its build folder.
 
-    Skips the test where a compiler or a header is missing. ONNXRUNTIME_INCLUDE names a folder of headers that are not the system's.
+    Skips the test where a compiler or a header is missing. CMake also looks in the environment's CMAKE_PREFIX_PATH: see
+    scripts/cpp_headers.sh.
 
     Args:
         programs: C++ files of the folder to compile besides, each with a `main` of its own.
@@ -106,8 +106,6 @@ def compile_cpp(folder: Path, *programs: str) -> Path:
     (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
     (folder / "libonnxruntime.so.1").symlink_to(library)  # the name that the library calls itself
     where = [f"-DONNXRUNTIME_LIB={folder / 'libonnxruntime.so.1'}", "-DCMAKE_CXX_FLAGS=-Wpedantic -Werror"]
-    if "ONNXRUNTIME_INCLUDE" in os.environ:
-        where.append(f"-DONNXRUNTIME_INCLUDE={os.environ['ONNXRUNTIME_INCLUDE']}")
     done = subprocess.run(["cmake", "-B", "build", *where], cwd=folder, capture_output=True, text=True, timeout=120)
     if "did not find" in done.stderr:
         pytest.skip(" ".join(done.stderr.partition("did not find:")[2].split()))

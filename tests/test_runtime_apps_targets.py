@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ int main(int count, char** words) {
     std::puts(nlohmann::json(input).dump().c_str());
   }
 }"""
+NEEDS = {"node": "node_modules", "cpp": "build"}
 node, cpp = (pytest.param(target, marks=pytest.mark.slow) for target in ("node", "cpp"))
 
 
@@ -47,59 +49,54 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Built:
-    """What an example needs besides its files, made once and only where a test asks for it."""
-
-    def __init__(self, factory: pytest.TempPathFactory) -> None:
-        self._factory = factory
-        self._made: dict[str, Path] = {}
-
-    def link(self, target: str, app: Path) -> None:
-        """Put it beside the example's files."""
-        if target == "node":
-            (app / "node_modules").symlink_to(self._once("node"))
-        if target == "cpp":
-            (app / "build").symlink_to(self._once("cpp"))
-
-    def _once(self, target: str) -> Path:
-        if target not in self._made:
-            folder = self._factory.mktemp(target)
-            if target == "cpp":
-                (folder / "prepared.cpp").write_text(PREPARE_IN_CPP)
-            self._made[target] = install_node(folder) if target == "node" else compile_cpp(folder, "prepared.cpp")
-        return self._made[target]
+@pytest.fixture(scope="module")
+def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install_node(tmp_path_factory.mktemp("node"))
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    return Built(tmp_path_factory)
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cpp")
+    (folder / "prepared.cpp").write_text(PREPARE_IN_CPP)
+    return compile_cpp(folder, "prepared.cpp")
 
 
-def make(bundle: Bundle, target: str, app: Path, built: Built) -> Path:
-    write_app(bundle, target, app)
-    built.link(target, app)
-    return app
+Make = Callable[[Bundle, str], Path]
+
+
+@pytest.fixture
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
+    """Writes the example of a target, with what it needs besides its files; that is made once, where a test asks for it."""
+
+    def made(bundle: Bundle, target: str) -> Path:
+        app = tmp_path / "app"
+        write_app(bundle, target, app)
+        if target in NEEDS:
+            (app / NEEDS[target]).symlink_to(request.getfixturevalue(NEEDS[target]))
+        return app
+
+    return made
 
 
 @pytest.mark.parametrize("target", ["python", node, cpp])
 @pytest.mark.parametrize("fixture", ["tiny_bundle", "tiny_int8_bundle", "tiny_pixel_bundle"])
-def test_answers_the_reference(fixture: str, target: str, built: Built, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_answers_the_reference(fixture: str, target: str, make: Make, request: pytest.FixtureRequest) -> None:
     bundle: Bundle = request.getfixturevalue(fixture)
-    app = make(bundle, target, tmp_path / "app", built)
+    app = make(bundle, target)
     assert_answers_the_reference(app, bundle)
     assert len((app / "README.md").read_text().splitlines()) <= 15
 
 
 @pytest.mark.parametrize("target", ["python", node, cpp])
 def test_reads_what_it_can_and_refuses_the_rest_in_a_line_each(
-    target: str, tiny_bundle: Bundle, built: Built, images: Path, tmp_path: Path
+    target: str, tiny_bundle: Bundle, make: Make, images: Path
 ) -> None:
-    assert_reads_odd_images(make(tiny_bundle, target, tmp_path / "app", built), images)
+    assert_reads_odd_images(make(tiny_bundle, target), images)
 
 
 @pytest.mark.parametrize("target", ["python", node, cpp])
-def test_turns_pictures_as_cameras_say(target: str, tiny_bundle: Bundle, built: Built, images: Path, tmp_path: Path) -> None:
-    app, names = make(tiny_bundle, target, tmp_path / "app", built), []
+def test_turns_pictures_as_cameras_say(target: str, tiny_bundle: Bundle, make: Make, images: Path) -> None:
+    app, names = make(tiny_bundle, target), []
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[ORIENTATION] = orientation
@@ -119,11 +116,11 @@ def test_turns_pictures_as_cameras_say(target: str, tiny_bundle: Bundle, built: 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
 @pytest.mark.parametrize("fit", ["square", "squash", "shortest"])
 def test_prepares_files_to_the_last_level(
-    fit: str, interpolation: str, target: str, tiny_bundle: Bundle, built: Built, images: Path, tmp_path: Path
+    fit: str, interpolation: str, target: str, tiny_bundle: Bundle, make: Make, images: Path, tmp_path: Path
 ) -> None:
     given = GREY | {"fit": fit, "interpolation": interpolation, "crop_rounding": "even"}
     given["resize_size"] = None if fit == "square" else 11
-    app = make(copy_bundle(tiny_bundle, tmp_path / "bundle", preprocessing=given), target, tmp_path / "app", built)
+    app = make(copy_bundle(tiny_bundle, tmp_path / "bundle", preprocessing=given), target)
     (app / "prepared.mjs").write_text(PREPARE_IN_NODE)
     start = ["node", "prepared.mjs"] if target == "node" else [str(app / "build" / "prepared")]
     files = [str(images / name) for name in FILES]
@@ -138,8 +135,8 @@ def test_prepares_files_to_the_last_level(
 
 
 @pytest.mark.slow
-def test_cpp_says_what_is_wrong_with_its_call(tiny_bundle: Bundle, built: Built, tmp_path: Path) -> None:
-    app = make(tiny_bundle, "cpp", tmp_path / "app", built)
+def test_cpp_says_what_is_wrong_with_its_call(tiny_bundle: Bundle, make: Make) -> None:
+    app = make(tiny_bundle, "cpp")
     assert run(app, "--jsn", code=2).stderr.startswith("usage: classify [--json]")
     (app / "settings.json").unlink()
     assert "settings.json: cannot be read" in run(app, code=2).stderr
