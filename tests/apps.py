@@ -71,19 +71,6 @@ def assert_reads_odd_images(app: Path, images: Path) -> None:
     assert "expected at most 100,000,000 pixels, got 20000 x 20000" in refused[BAD.index("huge.png")]
 
 
-def install_node(folder: Path) -> Path:
-    """The packages of the Node example: its `node_modules`. Skips the test where they cannot be had."""
-    if shutil.which("npm") is None:
-        pytest.skip("needs Node and npm")
-    for name, source in TARGETS["node"].files.items():
-        if name in ("package.json", ".npmrc"):
-            shutil.copyfile(TEMPLATES / source, folder / name)
-    done = subprocess.run(["npm", "install", "--no-audit", "--no-fund"], cwd=folder, capture_output=True, text=True, timeout=240)
-    if done.returncode:
-        pytest.skip(f"npm install: {done.stderr.strip().splitlines()[-1]}")
-    return folder / "node_modules"
-
-
 def compile_cpp(folder: Path, *programs: str) -> Path:
     """The C++ example, compiled with warnings as errors against the library of the `onnxruntime` wheel: its build folder.
 

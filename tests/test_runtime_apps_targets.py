@@ -14,9 +14,10 @@ from PIL import Image, ImageOps
 
 from runtime.apps.write import write_app
 from runtime.bundle import Bundle
-from tests.apps import answers, assert_answers_the_reference, assert_reads_odd_images, compile_cpp, install_node, run
+from tests.apps import answers, assert_answers_the_reference, assert_reads_odd_images, compile_cpp, run
 from tests.bundles import copy_bundle
 from tests.images import ORIENTATION, write_images
+from tests.npm import npm_install
 from vitnla.data.image_files import ImageFiles
 from vitnla.data.preprocessing import Preprocessing
 
@@ -51,7 +52,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install_node(tmp_path_factory.mktemp("node"))
+    folder = tmp_path_factory.mktemp("node")
+    npm_install("node", ("package.json", ".npmrc"), folder)
+    return folder / "node_modules"
 
 
 @pytest.fixture(scope="module")
