@@ -127,14 +127,6 @@ def tiny_low_rank_bundle(
 
 
 @pytest.fixture(scope="session")
-def tiny_int8_bundle(
-    tiny_source: SourceModel, tiny_low_rank: Decomposition, tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory
-) -> Bundle:
-    """The low-rank tiny model, its linears in int8."""
-    return _low_rank_bundle(tiny_source, tiny_low_rank, tiny_data, tmp_path_factory.mktemp("exported") / "tiny-int8", "int8")
-
-
-@pytest.fixture(scope="session")
 def tiny_pixel_bundle(
     tiny_source: SourceModel, tiny_data: Dataset, tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
 ) -> Bundle:
@@ -147,6 +139,14 @@ def tiny_pixel_bundle(
             destination=tmp_path_factory.mktemp("exported") / "tiny-pixels", command="test",
             options=ExportOptions(embedding=Embedding((20, 12), "probabilities")),
         )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_int8_bundle(
+    tiny_source: SourceModel, tiny_low_rank: Decomposition, tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> Bundle:
+    """The low-rank tiny model, its linears in int8."""
+    return _low_rank_bundle(tiny_source, tiny_low_rank, tiny_data, tmp_path_factory.mktemp("exported") / "tiny-int8", "int8")
 
 
 @pytest.fixture
