@@ -111,15 +111,19 @@ def tiny_bundle(tiny_source: SourceModel, tiny_data: Dataset, tmp_path_factory: 
     )  # fmt: skip
 
 
+def _low_rank_bundle(source: SourceModel, model: Decomposition, data: Dataset, folder: Path, precision: str) -> Bundle:
+    return export_bundle(
+        source, model, method="svd", method_config={"rank": 4}, data=data, destination=folder,
+        options=ExportOptions(precision=precision), command="test",
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def tiny_low_rank_bundle(
     tiny_source: SourceModel, tiny_low_rank: Decomposition, tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory
 ) -> Bundle:
     """The low-rank tiny model, exported."""
-    return export_bundle(
-        tiny_source, tiny_low_rank, method="svd", method_config={"rank": 4}, data=tiny_data,
-        destination=tmp_path_factory.mktemp("exported") / "tiny-svd", options=ExportOptions(), command="test",
-    )  # fmt: skip
+    return _low_rank_bundle(tiny_source, tiny_low_rank, tiny_data, tmp_path_factory.mktemp("exported") / "tiny-svd", "fp32")
 
 
 @pytest.fixture(scope="session")
@@ -142,10 +146,7 @@ def tiny_int8_bundle(
     tiny_source: SourceModel, tiny_low_rank: Decomposition, tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory
 ) -> Bundle:
     """The low-rank tiny model, its linears in int8."""
-    return export_bundle(
-        tiny_source, tiny_low_rank, method="svd", method_config={"rank": 4}, data=tiny_data,
-        destination=tmp_path_factory.mktemp("exported") / "tiny-svd-int8", options=ExportOptions(precision="int8"), command="test",
-    )  # fmt: skip
+    return _low_rank_bundle(tiny_source, tiny_low_rank, tiny_data, tmp_path_factory.mktemp("exported") / "tiny-int8", "int8")
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from runtime.plan import Target
 from runtime.runners.base import RunOptions
 from runtime.runners.registry import runner
 from tests.bundles import copy_bundle
+from tests.images import BAD, GOOD, write_images
 from vitnla.common.errors import InputError
 from vitnla.data.image_files import ImageFiles
 
@@ -160,3 +161,21 @@ def test_images_without_classes_and_a_bundle_without_labels(tiny_bundle: Bundle,
     found = rows(tmp_path / "out")
     assert all(row["name"] is None and row["label"] is None and row["predicted"] is not None for row in found)
     assert [row["predicted"] for row in found[:14]] == [row["predicted"] for row in found[14:]]
+
+
+def test_odd_images_are_read_or_listed_with_their_reason(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    write_images(folder)
+    Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)).save(folder / "float.tif")
+    summary = evaluate(request(tiny_bundle, folder, tmp_path / "out"), quiet)
+    found = {Path(str(row["path"])).name: row for row in rows(tmp_path / "out")}
+    reasons = {name: str(row["error"]) for name, row in found.items() if row["error"]}
+    assert set(reasons) == {*BAD, "float.tif"} - {"missing.png"}
+    assert "exceeds limit" in reasons["huge.png"]
+    assert "32 bits a channel (mode F)" in reasons["float.tif"]
+    assert summary.peak_rss_mb < 1_000  # huge.png alone would take 400 MB as grey, 1,200 as RGB
+    read = {name: np.asarray(found[name]["probabilities"], np.float32) for name in GOOD}
+    for name, like in (("grey16.png", "grey.png"), ("animated.gif", "photo.png"), ("alpha.png", "photo.png")):
+        np.testing.assert_allclose(read[name], read[like], atol=0.02, err_msg=name)
+    np.testing.assert_allclose(read["rotated.jpg"], read["tall.jpg"], atol=1e-6)  # the pixels as they are stored

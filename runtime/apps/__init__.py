@@ -1,1 +1,1 @@
-"""Working examples around a bundle for those who have never heard of vitdeploy: Python, Node and the web."""
+"""Working examples around a bundle for those who have never heard of vitdeploy: Python, Node, the web and C++."""

@@ -55,3 +55,16 @@ TARGETS.add(
         "npm install && npm start",
     ),
 )  # fmt: skip
+TARGETS.add(
+    "cpp",
+    Target(
+        {
+            name: f"cpp/{name}"
+            for name in (
+                "CMakeLists.txt", "main.cpp", "classifier.hpp", "settings.hpp", "preprocess.hpp", "images.hpp", "images.cpp",
+                "orientation.hpp", "README.md",
+            )
+        },
+        "cmake -B build && cmake --build build -j && build/classify",
+    ),
+)  # fmt: skip

@@ -12,7 +12,7 @@ from vitnla.cli.output import Json, emit
 
 def embed(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
-    target: Annotated[str, typer.Option("--target", "-t", help="python, node or web.")],
+    target: Annotated[str, typer.Option("--target", "-t", help="python, node, web or cpp.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
     force: Annotated[bool, typer.Option(help="Replace a folder that is there.")] = False,
     json: Json = False,

@@ -111,7 +111,18 @@ def _open(path: Path, use: Callable[[Image], T]) -> T:
 
     try:
         with path.open("rb", buffering=_READ_BUFFER) as stream, Image.open(stream) as image:
-            return use(image)
-    # Pillow's decoders raise SyntaxError for broken headers and ValueError for impossible sizes.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            return use(_eight_bits(image))
+    # Pillow's decoders raise SyntaxError for broken headers, ValueError for impossible sizes and many others for broken contents.
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: expected a complete image file, got: {error}", "copy the file again, or remove it") from error
+
+
+def _eight_bits(image: Image) -> Image:
+    """Grey of 16 bits as grey of 8, its upper half: Pillow's own conversion would clip it to white."""
+    from PIL.Image import fromarray
+
+    if image.mode.startswith("I;16"):
+        return fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"32 bits a channel (mode {image.mode}), whose white is unknown")
+    return image

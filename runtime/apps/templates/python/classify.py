@@ -80,12 +80,14 @@ class Classifier:
             with Image.open(path) as image:
                 pixels, limit = image.width * image.height, self.settings["max_pixels"]
                 if pixels > limit:
-                    raise ValueError(f"{path}: expected at most {limit:,} pixels, got {image.width} x {image.height}")
+                    raise ValueError(f"expected at most {limit:,} pixels, got {image.width} x {image.height}")
                 image.load()  # of an animation this is the first frame
                 return self.flatten(eight_bits(ImageOps.exif_transpose(image)))
         # Pillow's decoders raise SyntaxError for broken headers and many others for broken contents.
         except (OSError, SyntaxError, EOFError, IndexError, MemoryError) as error:
             raise ValueError(f"{path}: expected a complete image file, got: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     def flatten(self, image: Image.Image) -> Image.Image:
         """Transparent pixels show the background."""

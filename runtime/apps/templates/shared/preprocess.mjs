@@ -1,5 +1,5 @@
 // From decoded pixels to the model's input, as settings.json says. No dependency; Node and browsers share this file.
-// Resizing is Pillow's: antialiased filters, one pass per axis, rounded to whole grey levels after each.
+// Resizing is Pillow's to the last bit: antialiased filters, one pass per axis, integer weights, whole grey levels after each pass.
 
 /**
  * @typedef {{data: Uint8Array | Uint8ClampedArray, width: number, height: number, channels: number}} Pixels
@@ -105,7 +105,7 @@ function resizeAxis({ data, width, height, channels }, size, interpolation, axis
   const newWidth = along ? size : width;
   const newHeight = along ? height : size;
   const step = along ? channels : width * channels; // from one old pixel to the next along the axis
-  const resized = new Uint8ClampedArray(newWidth * newHeight * channels); // rounds to the nearest level and clips
+  const resized = new Uint8ClampedArray(newWidth * newHeight * channels); // clips
   let at = 0;
   for (let y = 0; y < newHeight; y++) {
     for (let x = 0; x < newWidth; x++) {
@@ -114,12 +114,14 @@ function resizeAxis({ data, width, height, channels }, size, interpolation, axis
       for (let channel = 0; channel < channels; channel++) {
         let sum = 0;
         for (let tap = 0; tap < taps.length; tap++) sum += taps[tap] * data[start + tap * step + channel];
-        resized[at++] = sum;
+        resized[at++] = Math.floor(sum / ONE + 0.5); // exact: the sums stay far below 2^53
       }
     }
   }
   return { data: resized, width: newWidth, height: newHeight, channels };
 }
+
+const ONE = 2 ** 22; // the weight 1: Pillow's weights are integers
 
 const FILTERS = {
   bilinear: { support: 1, weight: (x) => Math.max(0, 1 - Math.abs(x)) },
@@ -138,7 +140,12 @@ const FILTERS = {
 function filterWeights(oldSize, newSize, interpolation) {
   const scale = oldSize / newSize;
   if (interpolation === "nearest") {
-    return Array.from({ length: newSize }, (_, i) => ({ first: Math.min(oldSize - 1, Math.floor((i + 0.5) * scale)), taps: [1] }));
+    let centre = scale / 2;
+    return Array.from({ length: newSize }, () => {
+      const first = Math.min(oldSize - 1, Math.floor(centre));
+      centre += scale; // added up as Pillow does: between two pixels, rounding errors decide
+      return { first, taps: [ONE] };
+    });
   }
   const { support, weight } = FILTERS[interpolation];
   const stretch = Math.max(1, scale); // a filter that shrinks is widened: that is the antialiasing
@@ -148,6 +155,6 @@ function filterWeights(oldSize, newSize, interpolation) {
     const last = Math.min(oldSize, Math.floor(centre + support * stretch + 0.5));
     const taps = Array.from({ length: last - first }, (_, tap) => weight((first + tap - centre + 0.5) / stretch));
     const sum = taps.reduce((a, b) => a + b, 0);
-    return { first, taps: taps.map((tap) => tap / sum) };
+    return { first, taps: taps.map((tap) => Math.trunc((tap / sum) * ONE + (tap < 0 ? -0.5 : 0.5))) };
   });
 }
