@@ -30,7 +30,9 @@ def later_images(spec: str, first: int) -> bytes:
     parts = [data.split("train"), data.split("validation")]
     count = sum(len(part) for part in parts)
     if not 0 <= first < count:
-        raise InputError(f"expected --first below the {count:,} training images of {spec}, got {first:,}", "such as --first 24000")
+        raise InputError(
+            f"expected --first below the {count:,} training images of {spec}, got {first:,}", "such as --first 24000"
+        )
     test = data.split("test")
     images = np.concatenate([*(part.pixels() for part in parts), test.pixels()])[first:]
     labels = np.concatenate([*(part.labels for part in parts), test.labels])[first:]
