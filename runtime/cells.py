@@ -13,12 +13,11 @@ from runtime.evaluation import Score
 from runtime.journal import Found
 from runtime.plan import BenchPlan, Case
 from runtime.results import Cell, Ratio, Server
+from runtime.stats import MAX_VARIATION, unsteadiness
 from runtime.worker_client import Slice
 from vitnla.common.errors import VitDeployError
 
 _MIB = 1 << 20
-_MAX_VARIATION, _MAX_DRIFT = 0.025, 0.05
-"""The limit of variation is trtexec's."""
 
 
 @dataclass
@@ -106,7 +105,7 @@ def _cell(one: Measured, origin: Origin) -> Cell:
         run=origin.run, created=origin.created, command=origin.command, machine=origin.machine, scenario=origin.plan.scenario,
         bundle=bundle.name, bundle_path=str(bundle.folder), method=manifest.method, precision=one.case.target.precision_on(bundle),
         runtime=one.case.target.label, batch=one.case.batch, macs=manifest.macs, parameters=manifest.parameters,
-        layers=manifest.layers, export_accuracy=manifest.accuracy, model_mb=bundle.model_bytes() / _MIB, cpus=one.cpus,
+        layers=manifest.layers, export_accuracy=manifest.accuracy, losses=manifest.losses, model_mb=bundle.model_bytes() / _MIB, cpus=one.cpus,
         batch_search=one.found.batch_search if one.found else (),
     )  # fmt: skip
     if one.error is not None:
@@ -173,10 +172,9 @@ def _server_warnings(server: Server) -> Iterator[str]:
 
 
 def _speed_warnings(one: Measured) -> Iterator[str]:
-    variation = stats.variation(one.samples_ms or one.rates)
-    if variation is not None and variation > _MAX_VARIATION:
+    found = unsteadiness(one.samples_ms, one.rates)
+    if found.variation is not None:
         what = "latency" if one.samples_ms else "throughput"
-        yield f"coefficient of variation of the {what} is {variation:.1%}, above {_MAX_VARIATION:.1%}"
-    drift = stats.drift(one.rates)
-    if drift is not None and abs(drift) > _MAX_DRIFT:
-        yield f"throughput drifted by {drift:+.1%} from the first third of the rounds to the last"
+        yield f"coefficient of variation of the {what} is {found.variation:.1%}, above {MAX_VARIATION:.1%}"
+    if found.drift is not None:
+        yield f"throughput drifted by {found.drift:+.1%} from the first third of the rounds to the last"
