@@ -162,7 +162,7 @@ def test_columns_appear_only_where_a_cell_has_something_for_them() -> None:
     ]
     shown = {column.key: [column.text(one) for one in cells] for column in columns_for(cells)}
     assert shown["rate"] == ["120", "120"]
-    assert shown["bound"] == ["20.0: met", "20.0: missed"]
+    assert shown["bound"] == ["20: met", "20: missed"]
     assert shown["utilisation"] == ["71", "71"]
     assert shown["device_mb"] == ["–", "300"]
     assert "unsteady" not in shown  # arrivals are meant to vary
@@ -179,7 +179,10 @@ def test_cells_of_searched_batch_sizes_stand_together() -> None:
     (panel,) = panels(cells)
     assert (panel.title, panel.cells) == ("best batch", tuple(cells))
     (section,) = sections(cells)
-    assert "batch" in [column.key for column in view(section).columns]
+    shown = view(section)
+    assert "batch" in [column.key for column in shown.columns]
+    assert shown.controls[0].present
+    assert shown.groups[0].rows[0].control == "control: dense"
 
 
 def test_layers_are_told_in_numbers(tmp_path: Path) -> None:

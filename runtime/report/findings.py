@@ -116,8 +116,12 @@ def control_kind(cell: Cell, cells: Sequence[Cell]) -> str | None:
         return "control: smaller"
     if cell.precision.startswith("int8"):
         return "control: int8"
-    alike = {(other.runtime, other.precision, other.batch) for other in decomposed}
-    return "control: dense" if (cell.runtime, cell.precision, cell.batch) in alike else None
+    return "control: dense" if _place(cell) in map(_place, decomposed) else None
+
+
+def _place(cell: Cell) -> tuple[str, str, int | None]:
+    """Runtime, precision and batch size; cells of searched batch sizes are compared each at its own."""
+    return cell.runtime, cell.precision, None if cell.batch_search else cell.batch
 
 
 @dataclass(frozen=True)
@@ -138,8 +142,8 @@ def controls(cells: Sequence[Cell]) -> tuple[Control, Control, Control]:
     measured = [cell for cell in cells if not cell.error]
     dense = [cell for cell in measured if is_dense(cell)]
     decomposed = [cell for cell in measured if not is_dense(cell)]
-    places = {(cell.runtime, cell.precision, cell.batch) for cell in dense}
-    bare = [cell.key for cell in decomposed if (cell.runtime, cell.precision, cell.batch) not in places]
+    places = {_place(cell) for cell in dense}
+    bare = [cell.key for cell in decomposed if _place(cell) not in places]
     int8 = list(dict.fromkeys(cell.bundle for cell in dense if cell.precision.startswith("int8")))
     full = max((cell.macs.dense for cell in decomposed or dense if cell.macs), default=0)
     smaller = list(dict.fromkeys(cell.bundle for cell in dense if cell.macs and cell.macs.model < full))

@@ -62,7 +62,7 @@ def bound_text(cell: Cell) -> str:
     if cell.server is None or cell.server.p99_bound_ms is None:
         return MISSING
     held = {True: "met", False: "missed", None: "not judged"}[cell.server.met]
-    return f"{significant(cell.server.p99_bound_ms)}: {held}"
+    return f"{cell.server.p99_bound_ms:g}: {held}"
 
 
 def unsteady_text(cell: Cell) -> str:
