@@ -24,7 +24,7 @@ from runtime.plan import BenchPlan
 from runtime.report.console import cells_table
 from runtime.results import append_cells
 from vitnla.cli.evaluation import load_evaluation
-from vitnla.cli.output import complain, integers, say
+from vitnla.cli.output import complain, integers, say, status
 from vitnla.common.errors import VitDeployError
 
 
@@ -53,7 +53,8 @@ def compare(asked: argparse.Namespace) -> None:
     command = shlex.join(["python", "scripts/compare_peers.py", *sys.argv[1:]])
     batches = integers(asked.batch, "batch size")
     wanted = Asked(asked.model, asked.data, asked.work, command, asked.optimum, asked.ours, asked.eval_images)
-    peers = gather(wanted, lambda text: say(f"  {text}"))
+    with status() as on_step:
+        peers = gather(wanted, on_step)
     plan = BenchPlan(
         peers.bundles, TARGETS, batches, asked.threads,
         seconds=asked.seconds, rounds=asked.rounds, baseline=BASELINE.name, only=peers.only,

@@ -96,7 +96,7 @@ def test_files_of_other_weights_or_images_are_refused(
     head = max(model.graph.initializer, key=lambda tensor: tensor.dims[0] == CLASSES or tensor.dims[-1] == CLASSES)
     head.CopyFrom(onnx.numpy_helper.from_array(3 * onnx.numpy_helper.to_array(head), head.name))
     onnx.save(model, tmp_path / "other.onnx")
-    with pytest.raises(VitDeployError, match="expected the logits of theirs within 1e-04"):
+    with pytest.raises(VitDeployError, match="expected the logits of theirs within 1e-02"):
         adopted(tmp_path / "other.onnx", source, data, tmp_path / "out")
     smaller = write_graph(tmp_path / "fixed.onnx", "ours", "torchscript", batch=2)
     larger = SourceModel("theirs", source.sha256, source.model, PREPROCESSING.model_copy(update={"image_size": SIZE * 2}), LABELS)

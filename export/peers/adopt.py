@@ -30,6 +30,9 @@ from vitnla.sources.logits import source_logits
 from vitnla.sources.model import SourceModel
 
 _TOOLS = ("torch", "onnx", "onnxruntime", "numpy")
+SAME = 1e-2
+"""Difference of logits, relative to the largest, up to which a float graph may be the source's: optimum's level O3 takes a GELU by
+tanh, which made 2e-3 on DINOv2 ViT-S/14."""
 _DYNAMIC = frozenset({"ConvInteger", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat"})
 _STATIC = frozenset({"DequantizeLinear", "QAttention", "QGemm", "QLinearConv", "QLinearMatMul", "QuantizeLinear"})
 
@@ -56,8 +59,8 @@ class Adoption:
 def adopt_graph(wanted: Adoption, source: SourceModel, data: Dataset, on_step: Callable[[str], None]) -> Bundle:
     """Wrap a graph that was exported from `source`: preprocessing, labels and reference are the source's.
 
-    `parity` and `precision_error` are both of the file against torch, in fp32. In int8 they are only told, as the accuracy
-    decides; a float graph that misses its tolerance is not the source's.
+    `parity` and `precision_error` are both of the file against torch in fp32. They are only told, since other tools have their
+    own ideas of what may change and the accuracy decides; but a float graph that is further away than `SAME` is of other weights.
 
     Raises:
         InputError: the file is missing or damaged, takes or gives something else than the source, or cannot be run.
@@ -76,11 +79,15 @@ def adopt_graph(wanted: Adoption, source: SourceModel, data: Dataset, on_step: C
         parity = compare(session, reference, images, _batches(graph), TOLERANCES[precision])
         if not np.isfinite(parity.max_rel):
             raise VerdictError(f"{wanted.file}: the logits hold NaN or infinity", "export it again")
-        if not parity.met and not precision.startswith("int8"):
+        if not parity.met:
+            on_step(
+                f"logits of {wanted.name} differ from torch's by {parity.max_rel:.1e} of the largest, above {parity.tolerance:.0e}"
+            )
+        if not precision.startswith("int8") and parity.max_rel > max(SAME, parity.tolerance):
             raise VerdictError(
-                f"{wanted.file}: expected the logits of {source.spec} within {parity.tolerance:.0e} of the largest, "
-                f"got {parity.max_rel:.1e}", "export it from the same weights",
-            )  # fmt: skip
+                f"{wanted.file}: expected the logits of {source.spec} within {SAME:.0e} of the largest, got {parity.max_rel:.1e}",
+                "export it from the same weights",
+            )
         np.savez(folder / REFERENCE, images=images, logits=reference(images))
         dense = source_logits(source, split, counter("accuracy of the dense source", on_step))
         journey = Journey(source.preprocessing, split, Answers("dense, torch fp32", dense))

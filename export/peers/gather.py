@@ -14,6 +14,7 @@ from runtime.bundle import MANIFEST, Bundle, open_bundle
 from runtime.plan import BenchPlan, Target
 from runtime.results import Cell
 from vitnla.common.errors import VitDeployError
+from vitnla.data.dataset import Dataset
 from vitnla.data.dispatch import load_data
 from vitnla.settings.none import NONE
 from vitnla.sources.dispatch import load_model
@@ -21,7 +22,7 @@ from vitnla.sources.model import SourceModel
 
 TORCH = ("torch", "torch-compile")
 TARGETS = tuple(Target.parse(name) for name in (*TORCH, "ort", "openvino", "openvino:bf16"))
-_OPTIMUM = {"optimum-fp32": "fp32", "optimum-int8-dynamic": "int8-dynamic"}
+_OPTIMUM = {"optimum-fp32": "fp32", "optimum-O3": "fp32", "optimum-int8-dynamic": "int8-dynamic"}
 _NOT_GIVEN = "no --optimum FILE was given (scripts/optimum_export.sh writes them)"
 
 
@@ -108,7 +109,7 @@ def gather(asked: Asked, on_step: Callable[[str], None]) -> Peers:
             only[name] = runtimes
 
     for peer in PEERS:
-        attempt(peer.name, peer.precision, peer.runtimes, partial(_dense, peer, asked, source, on_step))
+        attempt(peer.name, peer.precision, peer.runtimes, partial(_dense, peer, asked, source, data, on_step))
     for file in asked.optimum:
         name = f"optimum-{file.resolve().parent.name}"
         wanted = Adoption(file, name, asked.work / name, asked.command, asked.eval_images)
@@ -135,10 +136,12 @@ def absent_cells(absent: Sequence[Absent], measured: Cell, plan: BenchPlan) -> l
     ]  # fmt: skip
 
 
-def _dense(peer: Peer, asked: Asked, source: SourceModel, on_step: Callable[[str], None]) -> Bundle:
+def _dense(peer: Peer, asked: Asked, source: SourceModel, data: Dataset, on_step: Callable[[str], None]) -> Bundle:
     folder = asked.work / peer.name
-    if (folder / MANIFEST).is_file() and (known := open_bundle(folder)).manifest.source_sha256 == source.sha256:
-        return known
+    if (folder / MANIFEST).is_file():
+        known = open_bundle(folder)
+        if (known.manifest.source_sha256, known.manifest.data) == (source.sha256, data.name):
+            return known
     options = ExportOptions(
         name=peer.name, precision=peer.precision, runtime=peer.lowering, eval_images=asked.eval_images, force=True
     )
