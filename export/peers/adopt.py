@@ -66,6 +66,8 @@ def adopt_graph(wanted: Adoption, source: SourceModel, data: Dataset, on_step: C
         InputError: the file is missing or damaged, takes or gives something else than the source, or cannot be run.
         VerdictError: its logits are not finite, or not those of the source.
     """
+    if not wanted.file.is_file():
+        raise InputError(f"no file at {wanted.file}", "expected an ONNX file that another tool exported")
     on_step(f"reading {wanted.file}")
     graph = read_graph(f"{PREFIX}{wanted.file}")
     _require_same_images(graph, source)

@@ -21,7 +21,8 @@ from vitnla.sources.dispatch import load_model
 from vitnla.sources.model import SourceModel
 
 TORCH = ("torch", "torch-compile")
-TARGETS = tuple(Target.parse(name) for name in (*TORCH, "ort", "openvino", "openvino:bf16"))
+TARGETS = tuple(Target.parse(name) for name in ("ort", *TORCH, "openvino", "openvino:bf16"))
+"""ONNX Runtime first: the baseline on other runtimes is compared with the baseline there."""
 _OPTIMUM = {"optimum-fp32": "fp32", "optimum-O3": "fp32", "optimum-int8-dynamic": "int8-dynamic"}
 _NOT_GIVEN = "no --optimum FILE was given (scripts/optimum_export.sh writes them)"
 
@@ -36,7 +37,7 @@ class Peer:
     runtimes: tuple[str, ...]
 
 
-BASELINE = Peer("dense-fp32", "fp32", "ort", (*TORCH, "ort", "openvino"))
+BASELINE = Peer("dense-fp32", "fp32", "ort", ("ort", *TORCH, "openvino"))
 PEERS = (
     BASELINE,
     Peer("dense-int8-dynamic", "int8-dynamic", "ort", ("ort",)),
