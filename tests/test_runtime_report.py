@@ -208,3 +208,14 @@ def test_headline_without_accuracy_does_not_speak_of_it() -> None:
     ]
     assert "top-1 not measured, so what it costs in accuracy is not known" in headline(cells)
     assert "within one point" not in headline(cells)
+
+
+def test_headline_of_searched_rates_names_the_highest_that_held() -> None:
+    def serving(bundle: str, rate: float, met: bool | None) -> Cell:
+        server = {"rate": rate, "searched": True, "p99_bound_ms": 20.0, "met": met, "utilisation": 0.7, "unserved": 0}
+        return cell(bundle, rate, 0.9, scenario="server", server=server)
+
+    cells = [serving("dense", 220, True), serving("svd", 330, True), serving("svd-int8", 500, False)]
+    said = "With a p99 of at most 20 ms, svd on ort takes the most queries: 330 a second, the dense model 220."
+    assert headline(cells).startswith(said)
+    assert headline(cells[2:]).startswith("No cell was compared")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from runtime.report.numbers import significant
 from runtime.report.style import is_dense
 from runtime.results import Cell
 
@@ -55,6 +56,8 @@ def headline(cells: Sequence[Cell]) -> str:
     if all(cell.error for cell in cells):
         return f"Nothing could be measured: {_count(len(cells), 'cell')} failed."
     compared = [cell for cell in cells if cell.ratio is not None and cell.ratio.baseline != cell.key]
+    if not compared and (found := _highest_rate(cells)) is not None:
+        return found
     if not compared:
         return "No cell was compared with a baseline in this run, so nothing can be said about speed-up."
     faster = sorted((cell for cell in compared if cell.ratio and cell.ratio.verdict == "faster"), key=_speedup, reverse=True)
@@ -70,6 +73,20 @@ def headline(cells: Sequence[Cell]) -> str:
     if all(drop(cell, cells) is None for cell in faster):
         return f"The largest speed-up is {_gain(faster[0], cells)}, so what it costs in accuracy is not known."
     return f"Nothing was faster within one point of its baseline’s top-1; the largest speed-up is {_gain(faster[0], cells)}."
+
+
+def _highest_rate(cells: Sequence[Cell]) -> str | None:
+    """What was found where rates within a bound were searched for, which no ratio compares; None elsewhere."""
+    held = [(cell, cell.server) for cell in cells if not cell.error and cell.server and cell.server.searched and cell.server.met]
+    if not held:
+        return None
+    best, server = max(held, key=lambda one: one[1].rate)
+    dense = [found for cell, found in held if is_dense(cell) and cell.runtime == best.runtime and cell is not best]
+    beside = f", the dense model {significant(dense[0].rate)}" if dense else ""
+    return (
+        f"With a p99 of at most {server.p99_bound_ms:g} ms, {best.bundle} on {best.runtime} takes the most queries: "
+        f"{significant(server.rate)} a second{beside}. Rates that were searched for have no interval."
+    )
 
 
 def best_within(cells: Sequence[Cell]) -> Cell | None:

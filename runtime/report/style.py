@@ -10,7 +10,7 @@ from runtime.report.series import Series, series_of
 from runtime.results import Cell
 
 # Mid-tones, with a contrast of at least 3:1 on white and on near-black, so that one palette serves both themes.
-DENSE_COLORS = ("#7d8590", "#a3784e", "#5f8a8b", "#8f7196", "#938b4f")
+DENSE_COLORS = ("#7d8590", "#a3784e", "#5f8a8b", "#8f7196", "#938b4f", "#b0747d", "#6b80a8", "#6f9268")
 COLORS = ("#3b7dd8", "#d9822b", "#2a9d74", "#b5589a", "#7e6bd0", "#d1574b", "#1f97ad", "#8c8f2f", "#a8623a", "#5671b8")
 
 
