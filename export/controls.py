@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from export.options import ExportOptions
@@ -43,14 +44,15 @@ def wanted_controls(bundles: Iterable[Bundle], runtimes: Iterable[str]) -> list[
     bundles, runtimes = tuple(bundles), tuple(runtimes)
     there = {_control(bundle) for bundle in bundles if bundle.manifest.method == DENSE}
     wanted: dict[Control, None] = {}
+    smaller = cache(lambda source: load_model(SMALLER[source]))  # the same for every bundle of a source
     for bundle in bundles:
         manifest = bundle.manifest
         if manifest.method == DENSE:
             continue
         wanted[_control(bundle)] = None
         if manifest.source in SMALLER:
-            smaller = load_model(SMALLER[manifest.source])
-            wanted[Control(smaller.spec, smaller.sha256, manifest.precision, manifest.runtime)] = None
+            small = smaller(manifest.source)
+            wanted[Control(small.spec, small.sha256, manifest.precision, manifest.runtime)] = None
         for runtime in runtimes:
             if runtime in _INT8_FOR:
                 wanted[Control(manifest.source, manifest.source_sha256, "int8", runtime)] = None

@@ -89,8 +89,11 @@ class Bench:
         for step in journal.steps if journal else ():
             self._restore(step)
         self._rounds_kept = journal.rounds if journal else 0
+        for one in self.cells:
+            # What failed is tried again, and takes part in as many rounds as the others did.
+            one.first_round = self._rounds_kept - len(one.slices)
         groups = {(one.case.bundle.name, one.case.target) for one in self.cells}
-        self.total = len(self.cells) * (plan.rounds - self._rounds_kept + 2) + len(groups)
+        self.total = len(self.cells) * (max(map(self._missing, self.cells)) + 2) + len(groups)
 
     def load(self, stack: contextlib.ExitStack) -> None:
         """Start a worker per cell that can run, load it and warm it up."""
@@ -114,20 +117,23 @@ class Bench:
     def measure(self) -> None:
         """One slice of every cell per round: shuffled anew in every second round, and backwards in the next.
 
-        No cell always runs after the same neighbour, and every cell comes early as often as late.
+        No cell always runs after the same neighbour, and every cell comes early as often as late. All run until the last of them
+        has had its rounds: one that was tried again after an interruption is compared with others in the same rounds only.
         """
         plan = self._plan
         seconds, count = plan.seconds / plan.rounds, math.ceil(plan.calls / plan.rounds)
-        for number in range(self._rounds_kept, plan.rounds):
-            cells = self._live()
+        number = self._rounds_kept
+        while missing := max((self._missing(one) for _, one in self._live()), default=0):
+            cells, last = self._live(), number + missing
             random.Random(number // 2).shuffle(cells)
             cells = cells[::-1] if number % 2 else cells
             for place, one in cells:
                 rate = one.found.rate if one.found else plan.rate
-                with self._step(one, f"round {number + 1} of {plan.rounds}"):
+                with self._step(one, f"round {number + 1} of {last}"):
                     # The same arrivals for every cell of a round: they are compared by it.
                     one.slices.append(self._workers[place].measure(plan.scenario, seconds, count, rate, number))
             self._keep(Step(slices={place: one.slices[-1] for place, one in self._live()}, failures=self._failures()))
+            number += 1
 
     def score(self, evaluation: Evaluation) -> None:
         """Accuracy once per bundle and target, on the worker with the largest batch."""
@@ -169,6 +175,10 @@ class Bench:
     def _failures(self) -> dict[int, Failure]:
         return {place: Failure.of(one.error) for place, one in enumerate(self.cells) if one.error is not None}
 
+    def _missing(self, one: Measured) -> int:
+        """Rounds that a cell still has to take part in."""
+        return max(0, self._plan.rounds - len(one.slices))
+
     def _keep(self, step: Step) -> None:
         if self._journal is not None:
             self._journal.add(step)
@@ -181,8 +191,9 @@ class Bench:
             self.cells[place].rounds_before = len(self.cells[place].slices)
         for place, score in step.scores.items():
             self.cells[place].score = score
-        for place, failure in step.failures.items():
-            self.cells[place].error = VitDeployError(failure.message, failure.hint)
+        for place in step.failures:
+            self.cells[place].slices.clear()
+            self.cells[place].rounds_before = 0
 
     @contextlib.contextmanager
     def _step(self, one: Measured, text: str, *, vital: bool = True) -> Iterator[None]:

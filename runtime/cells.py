@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
@@ -13,12 +13,11 @@ from runtime.evaluation import Score
 from runtime.journal import Found
 from runtime.plan import BenchPlan, Case
 from runtime.results import Cell, Ratio, Server
+from runtime.stats import MAX_VARIATION, unsteadiness
 from runtime.worker_client import Slice
 from vitnla.common.errors import VitDeployError
 
 _MIB = 1 << 20
-_MAX_VARIATION, _MAX_DRIFT = 0.025, 0.05
-"""The limit of variation is trtexec's."""
 
 
 @dataclass
@@ -29,7 +28,9 @@ class Measured:
     loaded: dict[str, Any] = field(default_factory=dict)
     stable: bool = True
     slices: list[Slice] = field(default_factory=list)
-    """One per round."""
+    """One per round, from `first_round` on."""
+    first_round: int = 0
+    """Rounds of this run that were over when it was tried again after a failure."""
     rounds_before: int = 0
     """How many of them an earlier sitting left, before it was interrupted."""
     found: Found | None = None
@@ -92,12 +93,21 @@ def _ratio(cell: Cell, baseline: Cell | None) -> Ratio | None:
     if cell.error is not None or baseline is None:
         return None
     if cell.server is None or baseline.server is None:
-        found, of = stats.paired_ratio(cell.rounds_images_per_s, baseline.rounds_images_per_s), "throughput"
+        found, of = stats.paired_ratio(*_paired(cell, baseline, lambda one: one.rounds_images_per_s)), "throughput"
     elif cell.server.searched or cell.server.overloaded or baseline.server.overloaded:
         return None  # rates that were searched for are not measured by round, and an overloaded queue has no latency of its own
     else:
-        found, of = stats.paired_ratio(baseline.rounds_latency_ms, cell.rounds_latency_ms), "latency"
+        found, of = stats.paired_ratio(*_paired(baseline, cell, lambda one: one.rounds_latency_ms)), "latency"
     return found and Ratio.model_validate({"baseline": baseline.key, **found._asdict(), "of": of})
+
+
+Rounds = tuple[float, ...]
+
+
+def _paired(one: Cell, other: Cell, values: Callable[[Cell], Rounds]) -> tuple[Rounds, Rounds]:
+    """The values of the rounds that both took part in."""
+    first = max(one.first_round, other.first_round)
+    return values(one)[first - one.first_round :], values(other)[first - other.first_round :]
 
 
 def _cell(one: Measured, origin: Origin) -> Cell:
@@ -106,7 +116,7 @@ def _cell(one: Measured, origin: Origin) -> Cell:
         run=origin.run, created=origin.created, command=origin.command, machine=origin.machine, scenario=origin.plan.scenario,
         bundle=bundle.name, bundle_path=str(bundle.folder), method=manifest.method, precision=one.case.target.precision_on(bundle),
         runtime=one.case.target.label, batch=one.case.batch, macs=manifest.macs, parameters=manifest.parameters,
-        layers=manifest.layers, export_accuracy=manifest.accuracy, model_mb=bundle.model_bytes() / _MIB, cpus=one.cpus,
+        layers=manifest.layers, export_accuracy=manifest.accuracy, losses=manifest.losses, model_mb=bundle.model_bytes() / _MIB, cpus=one.cpus,
         batch_search=one.found.batch_search if one.found else (),
     )  # fmt: skip
     if one.error is not None:
@@ -117,6 +127,7 @@ def _cell(one: Measured, origin: Origin) -> Cell:
         "images_per_s": sum(part.images for part in one.slices) / sum(part.elapsed_s for part in one.slices),
         "latency_ms": stats.latency(one.samples_ms),
         "samples_ms": one.samples_ms,
+        "first_round": one.first_round,
         "rounds_images_per_s": one.rates,
         "rounds_latency_ms": tuple(fmean(part.samples_ms) for part in one.slices) if server else (),
         "server": server,
@@ -152,6 +163,8 @@ def _warnings(one: Measured, server: Server | None) -> Iterator[str]:
         yield "the speed was not yet stable after the warm-up"
     if 0 < one.rounds_before < len(one.slices):
         yield f"measured in more than one sitting: interrupted after round {one.rounds_before}"
+    if one.first_round:
+        yield f"failed before an interruption and was tried again: measured after round {one.first_round}"
     if server is not None:  # the arrivals are meant to vary
         yield from _server_warnings(server)
     else:
@@ -173,10 +186,9 @@ def _server_warnings(server: Server) -> Iterator[str]:
 
 
 def _speed_warnings(one: Measured) -> Iterator[str]:
-    variation = stats.variation(one.samples_ms or one.rates)
-    if variation is not None and variation > _MAX_VARIATION:
+    found = unsteadiness(one.samples_ms, one.rates)
+    if found.variation is not None:
         what = "latency" if one.samples_ms else "throughput"
-        yield f"coefficient of variation of the {what} is {variation:.1%}, above {_MAX_VARIATION:.1%}"
-    drift = stats.drift(one.rates)
-    if drift is not None and abs(drift) > _MAX_DRIFT:
-        yield f"throughput drifted by {drift:+.1%} from the first third of the rounds to the last"
+        yield f"coefficient of variation of the {what} is {found.variation:.1%}, above {MAX_VARIATION:.1%}"
+    if found.drift is not None:
+        yield f"throughput drifted by {found.drift:+.1%} from the first third of the rounds to the last"

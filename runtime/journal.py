@@ -6,9 +6,10 @@ every step that is complete, a round of all cells above all: ratios pair cells b
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from runtime.machine import machine_facts
 from runtime.plan import BenchPlan
 from runtime.results import BatchRate
 from runtime.worker_client import Slice
-from vitnla.common.errors import VitDeployError
+from vitnla.common.errors import InputError, VitDeployError
 from vitnla.common.jsonl import append_records, read_records
 from vitnla.common.schema import Record
 
@@ -87,6 +88,32 @@ class Journal:
     def rounds(self) -> int:
         """Rounds that an earlier sitting finished."""
         return sum(bool(step.slices) for step in self.steps)
+
+
+@contextlib.contextmanager
+def sole_writer(results: Path) -> Iterator[None]:
+    """Hold the results file for one bench: two of them would measure each other, and mix their rounds in one journal.
+
+    The lock is the system's, so a killed process leaves none, though its file stays until the next bench.
+
+    Raises:
+        InputError: another bench holds it, or the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    path = results.with_name(f".{results.name}.lock")
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(f"another bench is writing {results}", f"wait for it to end, or {_HINT}") from error
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}", _HINT) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def open_journal(

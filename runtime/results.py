@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from vitnla.common.jsonl import append_records, read_records
-from vitnla.common.measures import Accuracy, Cost, LayerRow
+from vitnla.common.measures import Accuracy, Cost, LayerRow, LossStage
 from vitnla.common.schema import Record
 
 Scenario = Literal["single-stream", "multi-stream", "offline", "server"]
@@ -101,6 +101,8 @@ class Cell(Record):
     """Raw latencies, in order, all rounds."""
     rounds_images_per_s: tuple[float, ...] = ()
     """Throughput of each interleaved round: the pairs from which ratios are made."""
+    first_round: int = 0
+    """Which round of the run the first of them is; above 0 for a cell that failed, and was tried again after an interruption."""
     rounds_latency_ms: tuple[float, ...] = ()
     """Server scenario: mean latency of each round."""
     server: Server | None = None
@@ -126,6 +128,8 @@ class Cell(Record):
     """Share of images on which the class equals the dense torch model's."""
     accuracy_images: int | None = None
     export_accuracy: Accuracy | None = None
+    losses: tuple[LossStage, ...] = ()
+    """What each step of the export lost, on the images of `export_accuracy`; empty in files written before it was recorded."""
     layers: tuple[LayerRow, ...] = ()
     ratio: Ratio | None = None
     facts: dict[str, Any] = Field(default_factory=dict)

@@ -16,6 +16,8 @@ from runtime.results import Latency
 _TAIL_SAMPLES = 10
 _RESAMPLES = 10_000
 _Z95 = 1.959963984540054
+MAX_VARIATION, MAX_DRIFT = 0.025, 0.05
+"""Above these a measurement is called unsteady. The limit of variation is trtexec's."""
 
 
 class Interval(NamedTuple):
@@ -115,3 +117,19 @@ def drift(samples: Sequence[float]) -> float | None:
     """Relative change from the mean of the first third to that of the last; None below three samples."""
     third = len(samples) // 3
     return float(np.mean(samples[-third:]) / np.mean(samples[:third]) - 1) if third else None
+
+
+class Unsteadiness(NamedTuple):
+    """What of a measurement was unsteady; None where it was within its limit, or is not known."""
+
+    variation: float | None
+    drift: float | None
+
+
+def unsteadiness(samples_ms: Sequence[float], rates: Sequence[float]) -> Unsteadiness:
+    """Variation of the latencies above `MAX_VARIATION`, or of the rounds' rates where there are none; drift above `MAX_DRIFT`."""
+    varied, drifted = variation(samples_ms or rates), drift(rates)
+    return Unsteadiness(
+        varied if varied is not None and varied > MAX_VARIATION else None,
+        drifted if drifted is not None and abs(drifted) > MAX_DRIFT else None,
+    )

@@ -4,51 +4,28 @@ python scripts/compare_peers.py --model SPEC --data SPEC [--ours BUNDLE ...] [--
 
 Rows: torch eager and torch.compile; the dense model in ONNX Runtime in fp32, dynamic int8 and static int8; in OpenVINO in fp32, bf16 and
 NNCF int8; and ours. `--optimum` takes the ONNX files that optimum wrote of the same weights, as scripts/optimum_export.sh makes them in a
-virtual environment of its own, since optimum pins another transformers. What cannot run has its reason in the table.
+virtual environment of its own, since optimum pins another transformers; their preprocessing is that of the model. What cannot run has a
+row with its reason.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass
+import shlex
+import sys
 from pathlib import Path
 
 from rich.console import Console
 
-from export.options import ExportOptions
-from export.run import ExportRequest, export_model
+from export.peers.gather import BASELINE, TARGETS, Asked, absent_cells, gather
 from runtime.bench import run_bench
-from runtime.bundle import MANIFEST, Bundle, open_bundle
 from runtime.machine import usable_cores
-from runtime.plan import BenchPlan, Target
+from runtime.plan import BenchPlan
 from runtime.report.console import cells_table
-from runtime.results import Cell, append_cells
+from runtime.results import append_cells
 from vitnla.cli.evaluation import load_evaluation
-from vitnla.cli.output import command_line, say
-from vitnla.common.errors import InputError, MissingDependencyError
-
-TORCH = ("torch", "torch-compile")
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A dense bundle, and the runtimes that it is measured on."""
-
-    name: str
-    precision: str
-    lowering: str
-    runtimes: tuple[str, ...]
-
-
-PEERS = (
-    Peer("dense-fp32", "fp32", "ort", (*TORCH, "ort", "openvino")),
-    Peer("dense-int8-dynamic", "int8-dynamic", "ort", ("ort",)),
-    Peer("dense-int8-ort", "int8", "ort", ("ort",)),
-    Peer("dense-int8-openvino", "int8", "openvino", ("openvino",)),
-)
-NOT_GIVEN = "no --optimum FILE was given: scripts/optimum_export.sh writes them"
-TARGETS = tuple(Target.parse(name) for name in (*TORCH, "ort", "openvino", "openvino:bf16"))
+from vitnla.cli.output import complain, integers, say, status
+from vitnla.common.errors import VitDeployError
 
 
 def parse() -> argparse.Namespace:
@@ -66,80 +43,39 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--eval-images", type=int, help="test images that accuracy is measured on; default all")
     parser.add_argument("--no-accuracy", action="store_true")
-    parser.add_argument("--work", type=Path, default=Path("artifacts/peers"), help="where the dense bundles are kept")
+    parser.add_argument("--work", type=Path, default=Path("artifacts/peers"), help="where the peers' bundles are kept")
     parser.add_argument("-o", "--output", type=Path, default=Path("results/peers.jsonl"))
     return parser.parse_args()
 
 
-def main() -> None:
-    """Make the dense bundles, measure everything in turns, print and append the cells."""
-    asked = parse()
-    bundles, only = dense_bundles(asked, lambda text: say(f"  {text}"))
-    for file in asked.optimum:
-        try:
-            bundles.append(optimum_bundle(asked, file))
-        except InputError as error:
-            say(f"optimum-{file.parent.name}: no row, since {error.message}")
-            continue
-        only[bundles[-1].name] = ("ort",)
-    if not asked.optimum:
-        is_transformers = asked.model.startswith("hf:")
-        say(f"optimum: no row, since {NOT_GIVEN if is_transformers else 'it exports models of transformers, not ' + asked.model}")
-    for folder in asked.ours:
-        bundles.append(open_bundle(folder))
-        only[bundles[-1].name] = (
-            (bundles[-1].manifest.runtime,) if bundles[-1].manifest.precision != "fp32" else ("ort", "openvino")
-        )
-    batches = tuple(int(word) for word in asked.batch.split(","))
+def compare(asked: argparse.Namespace) -> None:
+    """Make the peers' bundles, measure everything in turns, print and append the cells."""
+    command = shlex.join(["python", "scripts/compare_peers.py", *sys.argv[1:]])
+    batches = integers(asked.batch, "batch size")
+    wanted = Asked(asked.model, asked.data, asked.work, command, asked.optimum, asked.ours, asked.eval_images)
+    with status() as on_step:
+        peers = gather(wanted, on_step)
     plan = BenchPlan(
-        tuple(bundles),
-        TARGETS,
-        batches,
-        asked.threads,
-        seconds=asked.seconds,
-        rounds=asked.rounds,
-        baseline="dense-fp32",
-        only=only,
-    )
+        peers.bundles, TARGETS, batches, asked.threads,
+        seconds=asked.seconds, rounds=asked.rounds, baseline=BASELINE.name, only=peers.only,
+    )  # fmt: skip
     evaluation = None if asked.no_accuracy else load_evaluation(asked.data, count=asked.eval_images)
-    cells: list[Cell] = run_bench(plan, evaluation, command=command_line())
+    cells = run_bench(plan, evaluation, command=command)
+    cells += absent_cells(peers.absent, cells[0], plan)
     append_cells(asked.output, cells)
     Console(width=160).print(cells_table(cells))
     say(f"appended to {asked.output}")
 
 
-def dense_bundles(asked: argparse.Namespace, on_step: Callable[[str], None]) -> tuple[list[Bundle], dict[str, tuple[str, ...]]]:
-    """The peers' bundles that can be made here; those that cannot say why."""
-    bundles: list[Bundle] = []
-    only: dict[str, tuple[str, ...]] = {}
-    for peer in PEERS:
-        folder = asked.work / peer.name
-        options = ExportOptions(
-            name=peer.name, precision=peer.precision, runtime=peer.lowering, eval_images=asked.eval_images, force=True
-        )
-        request = ExportRequest(asked.model, asked.data, "none", {}, folder, options, command_line())
-        try:
-            bundle = open_bundle(folder) if (folder / MANIFEST).is_file() else export_model(request, on_step)
-        except MissingDependencyError as error:
-            say(f"{peer.name}: no row, since {error.message}")
-            continue
-        bundles.append(bundle)
-        only[peer.name] = peer.runtimes
-    return bundles, only
-
-
-def optimum_bundle(asked: argparse.Namespace, file: Path) -> Bundle:
-    """A bundle around a file that optimum wrote, named after the folder it lies in; the graph stays as it is."""
-    from export.onnx_model.request import OnnxRequest
-    from export.onnx_model.run import export_onnx
-
-    name = f"optimum-{file.parent.name}"
-    request = OnnxRequest(
-        f"onnx:{file}", asked.data, "none", {}, asked.work / name, command_line(), name=name,
-        eval_images=asked.eval_images, force=True,
-    )  # fmt: skip
-    return export_onnx(request, lambda text: say(f"  {text}"))
+def main() -> int:
+    """The exit code."""
+    try:
+        compare(parse())
+    except VitDeployError as error:
+        complain(error)
+        return error.exit_code
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

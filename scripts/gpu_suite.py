@@ -15,7 +15,7 @@ from export.gpu.records import GpuResults, resume
 from export.gpu.suite import exit_code, run_suite
 from export.gpu.torch_path import matmul_ceiling, torch_paths
 from runtime.machine import machine_facts
-from vitnla.cli.output import say
+from vitnla.cli.output import complain, say
 from vitnla.common.errors import VitDeployError
 
 
@@ -33,7 +33,7 @@ def main() -> int:
         paths = (*torch_paths(), *bundle_paths(asked.work, command))
         results = run_suite(paths, results, file, say, matmul_ceiling)
     except VitDeployError as error:
-        say(f"error: {error.message}\nhint:  {error.hint}")
+        complain(error)
         return error.exit_code
     measured = len(results.done)
     say(f"{file}: {measured} rows measured, {len(results.failed)} failed, {len(results.skipped)} paths skipped")

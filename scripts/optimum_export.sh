@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Exports a transformers folder with optimum, in fp32 and with its dynamic int8, for `compare_peers.py --optimum FILE`:
+# Exports a transformers folder with optimum, in fp32, at its highest level for a CPU, and with its dynamic int8, for
+# `compare_peers.py --optimum OUTPUT_FOLDER/*/*.onnx`:
 #   ./scripts/optimum_export.sh MODEL_FOLDER OUTPUT_FOLDER [VENV]
 # In a virtual environment of its own, since optimum-onnx pins an older transformers than vitdeploy's.
 set -euo pipefail
@@ -10,4 +11,5 @@ model=$1 output=$2 venv=${3:-$2/.venv}
 [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
 "$venv/bin/pip" install --quiet --disable-pip-version-check -c "$here/constraints.txt" "optimum-onnx[onnxruntime]" pillow
 "$venv/bin/optimum-cli" export onnx --task image-classification -m "$model" "$output/fp32"
+"$venv/bin/optimum-cli" onnxruntime optimize -O3 --onnx_model "$output/fp32" -o "$output/O3"
 "$venv/bin/optimum-cli" onnxruntime quantize --onnx_model "$output/fp32" --avx512_vnni -o "$output/int8-dynamic"

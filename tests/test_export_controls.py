@@ -12,6 +12,7 @@ from export.run import ExportRequest
 from runtime.bundle import Bundle
 from vitnla.common.errors import InputError
 from vitnla.sources.dispatch import load_model
+from vitnla.sources.model import SourceModel
 
 
 def _like(bundle: Bundle, **changes: object) -> Bundle:
@@ -25,9 +26,19 @@ def test_a_decomposed_bundle_wants_its_own_precision_and_int8(tiny_low_rank_bund
     assert [one.name for one in wanted][2] == "tiny-55555555-dense-int8-openvino"
 
 
-def test_the_demo_is_also_compared_with_a_smaller_dense_model(tiny_low_rank_bundle: Bundle) -> None:
+def test_the_demo_is_also_compared_with_a_smaller_dense_model(
+    tiny_low_rank_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+
+    def load(spec: str) -> SourceModel:
+        loaded.append(spec)
+        return load_model(spec)
+
+    monkeypatch.setattr(export.controls, "load_model", load)
     decomposed = _like(tiny_low_rank_bundle, source="demo", precision="int8", runtime="openvino")
-    wanted = wanted_controls([decomposed], ["ort"])
+    wanted = wanted_controls([decomposed, decomposed], ["ort"])
+    assert loaded == ["demo-small"]
     assert [(one.source, one.precision, one.runtime) for one in wanted] == [
         ("demo", "int8", "openvino"),
         ("demo-small", "int8", "openvino"),

@@ -13,8 +13,13 @@ import pytest
 from runtime.report.figures import rank_figure
 from runtime.report.findings import control_kind, frontier, headline
 from runtime.report.formats import write
+from runtime.report.loss_chart import losses_figure
 from runtime.report.losses import journeys
-from runtime.results import Cell
+from runtime.report.page import view
+from runtime.report.sections import sections
+from runtime.report.style import panels
+from runtime.report.tables import columns_for, unsteady_text
+from runtime.results import Cell, read_cells
 from tests.cells import cell, ratio
 from vitnla.common.errors import InputError
 from vitnla.common.measures import LayerRow
@@ -93,18 +98,107 @@ def test_badge_says_speed_and_cost_of_one_run(tmp_path: Path) -> None:
         write([*cells, cell("dense", 1, 0.9, run="r2")], tmp_path / "two.svg", "badge", "title")
 
 
+THERE = {"split": "test", "fingerprint": "f", "images": 500, "dense_top1": 0.94, "top1": 0.93, "agreement": 0.98}
+
+
+def stage(name: str, top1: float, **changes: object) -> dict[str, object]:
+    """What a step of an export changed."""
+    fields: dict[str, object] = {
+        "stage": name, "before": "before", "after": f"after {name}", "top1": top1, "lost_points": 1.0, "lost": 9, "gained": 4,
+        "flips": 21, "flip_margin": None, "typical_margin": 0.9, "logit_error": 0.07,
+    }  # fmt: skip
+    return fields | changes
+
+
 def test_losses_are_split_only_where_the_same_number_of_images_was_measured(tmp_path: Path) -> None:
-    there = {"split": "test", "fingerprint": "f", "images": 500, "dense_top1": 0.94, "top1": 0.93, "agreement": 0.98}
     cells = [
-        cell("svd", 1, 0.92, export_accuracy=there, accuracy_images=500),
-        cell("part", 1, 0.92, export_accuracy=there, accuracy_images=100),
+        cell("svd", 1, 0.92, export_accuracy=THERE, accuracy_images=500),
+        cell("part", 1, 0.92, export_accuracy=THERE, accuracy_images=100),
     ]
     (one,) = journeys(cells)
-    assert (one.bundle, round(one.by_export, 6), round(one.by_runtime, 6), round(one.total, 6)) == ("svd", -1, -1, -2)
+    assert (one.bundle, one.steps, one.total) == ("svd", pytest.approx({"export": -1, "runtime": -1}), pytest.approx(-2))
     write(cells, tmp_path / "report.html", "html", "title")
-    assert "By runtime" in (tmp_path / "report.html").read_text()
+    assert "since these results do not tell them apart" in (tmp_path / "report.html").read_text()
     write(cells[1:], tmp_path / "part.html", "html", "title")
-    assert "Not divided among export and runtime" in (tmp_path / "part.html").read_text()
+    assert "Not divided among steps and runtime" in (tmp_path / "part.html").read_text()
+
+
+def test_losses_by_step_add_up_whatever_runtime_the_export_asked(tmp_path: Path) -> None:
+    stages = [stage("decomposition", 0.935), stage("precision", 0.931), stage("runtime", 0.93)]
+    cells = [
+        cell("svd-int8", 1, 0.92, export_accuracy=THERE, accuracy_images=500, losses=stages),
+        cell("svd-int8", 1, 0.925, runtime="openvino", export_accuracy=THERE, accuracy_images=500, losses=stages[:2]),
+        cell("unscored", 1, 0.9, losses=stages[:1]).model_copy(update={"top1": None}),
+    ]
+    here, there = journeys(cells)
+    assert here.steps == pytest.approx({"decomposition": -0.5, "precision": -0.4, "runtime": -1.1})
+    assert there.steps == pytest.approx({"decomposition": -0.5, "precision": -0.4, "runtime": -0.6})
+    assert all(sum(one.steps.values()) == pytest.approx(one.total) for one in (here, there))
+    bars = [trace for trace in losses_figure([here, there]).data if trace.type == "bar"]
+    assert [list(bar.x) for bar in bars] == [
+        pytest.approx([-0.5, -0.5]),
+        pytest.approx([-0.4, -0.4]),
+        pytest.approx([-0.6, -1.1]),
+    ]
+    write(cells, tmp_path / "report.html", "html", "title")
+    page = (tmp_path / "report.html").read_text()
+    assert "since these results do not tell them apart" not in page
+    assert page.count(">after decomposition<") == 2  # one row per bundle, not per cell
+    write(cells[2:], tmp_path / "unscored.html", "html", "title")
+    assert "these are the steps of the exports" in (tmp_path / "unscored.html").read_text()
+    write([cell("svd", 1, 0.9)], tmp_path / "old.html", "html", "title")
+    assert "Where accuracy was lost" not in (tmp_path / "old.html").read_text()
+
+
+def test_columns_appear_only_where_a_cell_has_something_for_them() -> None:
+    plain = cell("dense", 10, 0.9)
+    assert {"rate", "bound", "utilisation", "device_mb", "unsteady"}.isdisjoint(
+        column.key for column in columns_for([plain.model_copy(update={"samples_ms": (1.0, 1.0, 1.0)})])
+    )
+    server = {"rate": 120.0, "searched": True, "p99_bound_ms": 20.0, "met": True, "utilisation": 0.71, "unserved": 0}
+    cells = [
+        cell("dense", 10, 0.9, scenario="server", server=server),
+        cell("svd", 10, 0.9, scenario="server", server=server | {"met": False}, device_mb=300.0),
+    ]
+    shown = {column.key: [column.text(one) for one in cells] for column in columns_for(cells)}
+    assert shown["rate"] == ["120", "120"]
+    assert shown["bound"] == ["20: met", "20: missed"]
+    assert shown["utilisation"] == ["71", "71"]
+    assert shown["device_mb"] == ["–", "300"]
+    assert "unsteady" not in shown  # arrivals are meant to vary
+    shaky = cell("svd", 10, 0.9, samples_ms=(1.0, 1.2, 1.4), rounds_images_per_s=(10, 10, 8))
+    assert unsteady_text(shaky) == "CV 16.7 %, drift -20 %"
+
+
+def test_cells_of_searched_batch_sizes_stand_together() -> None:
+    tried = ({"batch": 8, "images_per_s": 10.0},)
+    cells = [
+        cell("dense", 10, 0.9, batch=8, scenario="offline", batch_search=tried),
+        cell("svd", 12, 0.9, batch=32, scenario="offline", batch_search=tried),
+    ]
+    (panel,) = panels(cells)
+    assert (panel.title, panel.cells) == ("best batch", tuple(cells))
+    (section,) = sections(cells)
+    shown = view(section)
+    assert "batch" in [column.key for column in shown.columns]
+    assert shown.controls[0].present
+    assert shown.groups[0].rows[0].control == "control: dense"
+
+
+def test_layers_are_told_in_numbers(tmp_path: Path) -> None:
+    row = LayerRow(block=3, linear="fc1", rank=48, full_rank=192, macs=1234567, parameters=7654321, relative_error=0.12345,
+                   retained_energy=0.98765, shape=(768, 192), dense_shape=(768, 192))  # fmt: skip
+    write([cell("svd", 1, 0.9, layers=(row,))], tmp_path / "report.html", "html", "title")
+    page = (tmp_path / "report.html").read_text()
+    for text in ("1,234,567", "7,654,321", ">0.1235<", ">98.77<", ">768<"):
+        assert text in page
+
+
+def test_results_of_before_the_losses_are_still_read(tmp_path: Path) -> None:
+    old = cell("svd", 1, 0.92, export_accuracy=THERE, accuracy_images=500).model_dump(mode="json", exclude={"losses"})
+    (tmp_path / "old.jsonl").write_text(json.dumps(old) + "\n")
+    (read,) = read_cells(tmp_path / "old.jsonl")
+    assert journeys([read])[0].steps.keys() == {"export", "runtime"}
 
 
 def test_headline_without_accuracy_does_not_speak_of_it() -> None:
@@ -114,3 +208,14 @@ def test_headline_without_accuracy_does_not_speak_of_it() -> None:
     ]
     assert "top-1 not measured, so what it costs in accuracy is not known" in headline(cells)
     assert "within one point" not in headline(cells)
+
+
+def test_headline_of_searched_rates_names_the_highest_that_held() -> None:
+    def serving(bundle: str, rate: float, met: bool | None) -> Cell:
+        server = {"rate": rate, "searched": True, "p99_bound_ms": 20.0, "met": met, "utilisation": 0.7, "unserved": 0}
+        return cell(bundle, rate, 0.9, scenario="server", server=server)
+
+    cells = [serving("dense", 220, True), serving("svd", 330, True), serving("svd-int8", 500, False)]
+    said = "With a p99 of at most 20 ms, svd on ort takes the most queries: 330 a second, the dense model 220."
+    assert headline(cells).startswith(said)
+    assert headline(cells[2:]).startswith("No cell was compared")

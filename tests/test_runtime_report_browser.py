@@ -31,6 +31,16 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     extra = cell(
         "a bundle with a name so long that it has to take several lines-or-more", 400, 0.92,
         layers=layers, ratio=ratio("dense/ort/fp32/b1", 1.2), warnings=("variation is 3.1%, above 2.5%",),
+        losses=[
+            {
+                "stage": "decomposition", "before": "dense", "after": "svd", "top1": 0.925, "lost_points": 0.9, "lost": 9, "gained": 4,
+                "flips": 21, "flip_margin": None, "typical_margin": 0.9, "logit_error": 0.07,
+            }
+        ],
+        export_accuracy={
+            "split": "test", "fingerprint": "f", "images": 500, "dense_top1": 0.934, "top1": 0.925, "agreement": 0.98,
+        },
+        accuracy_images=500,
     )  # fmt: skip
     path = tmp_path_factory.mktemp("report") / "report.html"
     write([*series(), extra, *series(batch=16), cell("broken", 1, 0, error="it crashed")], path, "html", "Browser test")
@@ -58,7 +68,7 @@ def test_draws_every_plot_without_error_or_network(browser: Chrome, page: Path) 
             plot.querySelectorAll(".main-svg").length, plot.querySelector(".chart").getBoundingClientRect().width,
             plot.querySelectorAll(".point, .violin, .hm image").length])"""
     )
-    assert len(drawn) == 2 + 2 + 3 + 2
+    assert len(drawn) == 2 + 2 + 3 + 1 + 2
     assert all(surfaces and width > 300 and marks for _, surfaces, width, marks in drawn), drawn
     assert [entry for entry in log(browser) if entry.startswith("SEVERE")] == []
     assert requests(browser) == [page.as_uri()]
@@ -118,6 +128,38 @@ def test_warnings_unfold(browser: Chrome) -> None:
     assert not entry.is_displayed()
     notice.find_element(By.TAG_NAME, "summary").click()
     assert entry.is_displayed()
+
+
+_COVERED = """return [...document.querySelectorAll(".chart")].flatMap((chart) => {
+    const labels = [...chart.querySelectorAll(".textpoint text")].filter((text) => text.style.visibility !== "hidden");
+    const boxes = labels.map((text) => text.getBoundingClientRect()), edge = chart.getBoundingClientRect();
+    return boxes.filter((box, i) => box.right > edge.right || boxes.slice(i + 1).some((other) =>
+        box.left < other.right && other.left < box.right && box.top < other.bottom && other.top < box.bottom))})"""
+
+
+def test_tables_of_steps_and_layers_unfold_and_sort(browser: Chrome) -> None:
+    from selenium.webdriver.common.by import By
+
+    for summary, first in (("What each step", "a bundle with"), ("The same in numbers", "0.fc1")):
+        details = next(one for one in browser.find_elements(By.CSS_SELECTOR, "details.more") if summary in one.text)
+        details.find_element(By.TAG_NAME, "summary").click()
+        details.find_element(By.CSS_SELECTOR, "th button").click()
+        assert details.find_element(By.CSS_SELECTOR, "tbody td").text.startswith(first)
+
+
+def test_labels_cover_one_another_at_no_width(browser: Chrome) -> None:
+    shown = "return [...document.querySelectorAll('.textpoint text')].filter((text) => text.style.visibility !== 'hidden').length"
+    seen = []
+    for width in (1200, 390, 1200):
+        metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        browser.execute_script(
+            "document.querySelectorAll('.chart').forEach((chart) => Plotly.relayout(chart, { autosize: true }))"
+        )
+        assert browser.execute_script(_COVERED) == []
+        seen.append(browser.execute_script(shown))
+    assert seen[0] == seen[2] >= seen[1] > 0
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
@@ -26,6 +26,7 @@ def test_no_samples_have_no_latency() -> None:
     assert stats.latency([]) is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.01, 1e4), min_size=100, max_size=300))
 def test_percentiles_bound_the_right_share(samples: list[float]) -> None:
     found = stats.latency(samples)
@@ -36,6 +37,7 @@ def test_percentiles_bound_the_right_share(samples: list[float]) -> None:
     assert min(samples) <= found.p50 <= found.p90
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400), st.data())
 def test_wilson_equals_scipy(trials: int, data: st.DataObject) -> None:
     successes = data.draw(st.integers(0, trials))

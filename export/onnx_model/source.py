@@ -41,6 +41,7 @@ class OnnxSource:
         model: never changed; methods work on clones.
         batch: the only batch size it runs at; `None` where that is dynamic.
         channels: of the images; `None` where dynamic, as is `size`, the side of the square.
+        files: the ONNX file, and those that hold its weights.
     """
 
     spec: str
@@ -52,6 +53,7 @@ class OnnxSource:
     channels: int | None
     size: int | None
     opset: int
+    files: tuple[Path, ...]
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -60,25 +62,36 @@ class OnnxSource:
 
 
 def read_source(spec: str) -> OnnxSource:
-    """Read `onnx:FILE`.
+    """Read `onnx:FILE`, to be decomposed.
 
     Raises:
-        InputError: the file is missing, damaged, of another kind than the above, or holds NaN.
+        InputError: the file is missing, damaged, of another kind than the above, quantised, or holds NaN.
+    """
+    source = read_graph(spec)
+    path = Path(spec.removeprefix(PREFIX))
+    if source.opset < OLDEST_OPSET:
+        hint = "export it anew with a newer opset, or convert it with onnx.version_converter"
+        raise InputError(f"{path}: expected opset {OLDEST_OPSET} or newer, got {source.opset}", hint)
+    _require_operators(path, source.model)
+    _require_numbers(path, source.model)
+    return source
+
+
+def read_graph(spec: str) -> OnnxSource:
+    """Read `onnx:FILE`, to be run as it is: any operators, opset and precision inside.
+
+    Raises:
+        InputError: the file is missing or damaged, or takes or gives something else than images and logits.
     """
     path = Path(spec.removeprefix(PREFIX))
     if not path.is_file():
         raise InputError(f"no file at {path} for model '{spec}'", "expected onnx:FILE")
     model, files = _load(path)
-    opset = model.graph.opset_imports.get("", 0)
-    if opset < OLDEST_OPSET:
-        hint = "export it anew with a newer opset, or convert it with onnx.version_converter"
-        raise InputError(f"{path}: expected opset {OLDEST_OPSET} or newer, got {opset}", hint)
-    _require_operators(path, model)
     image = _only(path, "input", [value for value in model.graph.inputs if not value.is_initializer()])
     logits = _only(path, "output", list(model.graph.outputs))
     batch, channels, size = _image_shape(path, image)
-    _require_numbers(path, model)
-    return OnnxSource(spec, _digest(files), model, str(image.name), str(logits.name), batch, channels, size, opset)
+    opset = model.graph.opset_imports.get("", 0)
+    return OnnxSource(spec, _digest(files), model, str(image.name), str(logits.name), batch, channels, size, opset, tuple(files))
 
 
 def _load(path: Path) -> tuple[ir.Model, list[Path]]:

@@ -17,8 +17,8 @@ from runtime.report.terminal import Column, Fitted
 from runtime.results import Cell
 
 _RANKS = {
-    "bundle": 0, "runtime": 0, "precision": 0, "images_per_s": 2, "ratio": 0, "top1": 0, "half": 5, "agreement": 3,
-    "p50": 4, "p90": 8, "peak_rss_mb": 6, "model_mb": 7,
+    "bundle": 0, "runtime": 0, "precision": 0, "batch": 0, "rate": 1, "bound": 1, "images_per_s": 2, "ratio": 0, "top1": 0,
+    "half": 5, "agreement": 3, "p50": 4, "p90": 8, "peak_rss_mb": 6, "device_mb": 6, "model_mb": 7, "utilisation": 9,
 }  # fmt: skip
 """The columns in their order, and in which order a narrow terminal gives them up: the highest first, 0 never."""
 _TOP1 = {
@@ -36,7 +36,8 @@ def cells_table(cells: Sequence[Cell]) -> Group:
     parts: list[Fitted | Text] = []
     if ordered:
         runtimes = {cell.runtime for cell in ordered}
-        keys = [key for key in _RANKS if key != "runtime" or len(runtimes) > 1]
+        shown = {"runtime": len(runtimes) > 1, "batch": any(cell.batch_search for cell in ordered)}
+        keys = [key for key in _RANKS if shown.get(key, True)]
         columns = tables.columns_for(ordered, keys, tables.COLUMNS | _TOP1)
         fields = [Column(one.heading, [one.text(cell) for cell in ordered], one.numeric, _RANKS[one.key]) for one in columns]
         parts.append(Fitted(fields, _headings(groups, f" on {runtimes.pop()}" if len(runtimes) == 1 else "")))

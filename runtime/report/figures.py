@@ -9,11 +9,11 @@ import numpy as np
 import plotly.graph_objects as go
 
 from runtime.report.axes import largest
-from runtime.report.numbers import significant
+from runtime.report.numbers import MISSING, percent, significant
 from runtime.report.plotting import bars, blank, name_rows, rows_height, translucent
 from runtime.report.scatter import Point, Scatter
 from runtime.report.style import Panel, Style
-from runtime.report.tables import ratio_text, top1_text, verdict_text
+from runtime.report.tables import bound_text, ratio_text, top1_text, unsteady_text, verdict_text
 from runtime.results import Cell
 from vitnla.common.measures import LayerRow
 
@@ -206,11 +206,22 @@ def _interval(point: Point) -> dict[str, object] | None:
 
 
 def _details(cell: Cell) -> str:
-    lines = [f"<b>{escape(cell.key)}</b>", f"{significant(cell.images_per_s)} images/s", f"top-1 {top1_text(cell)} %"]
+    lines = [f"<b>{escape(cell.key)}</b>", f"{significant(cell.images_per_s)} images/s"]
+    if cell.server:
+        lines.append(f"{significant(cell.server.rate)} queries/s arrive; p99 bound, ms: {bound_text(cell)}")
     if cell.ratio:
         lines.append(f"{ratio_text(cell)} of {escape(cell.ratio.baseline)}: {verdict_text(cell)}")
+    lines.append(f"top-1 {top1_text(cell)} %")
+    if cell.agreement is not None:
+        lines.append(f"{percent(cell.agreement)} % as the dense model answers")
     if cell.latency_ms:
-        lines.append(f"p50 {significant(cell.latency_ms.p50)} ms")
+        known = {"p50": cell.latency_ms.p50, "p90": cell.latency_ms.p90, "p99": cell.latency_ms.p99}
+        lines.append(", ".join(f"{name} {significant(value)} ms" for name, value in known.items() if value is not None))
+    sizes = {"peak": cell.peak_rss_mb, "GPU": cell.device_mb, "model": cell.model_mb}
+    if any(sizes.values()):
+        lines.append(", ".join(f"{name} {significant(value)} MiB" for name, value in sizes.items() if value is not None))
     if cell.macs:
         lines.append(f"{cell.macs.ratio:.2f}× of the linears’ MACs")
+    if (unsteady := unsteady_text(cell)) != MISSING:
+        lines.append(f"unsteady: {unsteady}")
     return "<br>".join(lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from runtime.report.numbers import significant
 from runtime.report.style import is_dense
 from runtime.results import Cell
 
@@ -55,6 +56,8 @@ def headline(cells: Sequence[Cell]) -> str:
     if all(cell.error for cell in cells):
         return f"Nothing could be measured: {_count(len(cells), 'cell')} failed."
     compared = [cell for cell in cells if cell.ratio is not None and cell.ratio.baseline != cell.key]
+    if not compared and (found := _highest_rate(cells)) is not None:
+        return found
     if not compared:
         return "No cell was compared with a baseline in this run, so nothing can be said about speed-up."
     faster = sorted((cell for cell in compared if cell.ratio and cell.ratio.verdict == "faster"), key=_speedup, reverse=True)
@@ -70,6 +73,20 @@ def headline(cells: Sequence[Cell]) -> str:
     if all(drop(cell, cells) is None for cell in faster):
         return f"The largest speed-up is {_gain(faster[0], cells)}, so what it costs in accuracy is not known."
     return f"Nothing was faster within one point of its baseline’s top-1; the largest speed-up is {_gain(faster[0], cells)}."
+
+
+def _highest_rate(cells: Sequence[Cell]) -> str | None:
+    """What was found where rates within a bound were searched for, which no ratio compares; None elsewhere."""
+    held = [(cell, cell.server) for cell in cells if not cell.error and cell.server and cell.server.searched and cell.server.met]
+    if not held:
+        return None
+    best, server = max(held, key=lambda one: one[1].rate)
+    dense = [found for cell, found in held if is_dense(cell) and cell.runtime == best.runtime and cell is not best]
+    beside = f", the dense model {significant(dense[0].rate)}" if dense else ""
+    return (
+        f"With a p99 of at most {server.p99_bound_ms:g} ms, {best.bundle} on {best.runtime} takes the most queries: "
+        f"{significant(server.rate)} a second{beside}. Rates that were searched for have no interval."
+    )
 
 
 def best_within(cells: Sequence[Cell]) -> Cell | None:
@@ -116,8 +133,12 @@ def control_kind(cell: Cell, cells: Sequence[Cell]) -> str | None:
         return "control: smaller"
     if cell.precision.startswith("int8"):
         return "control: int8"
-    alike = {(other.runtime, other.precision, other.batch) for other in decomposed}
-    return "control: dense" if (cell.runtime, cell.precision, cell.batch) in alike else None
+    return "control: dense" if _place(cell) in map(_place, decomposed) else None
+
+
+def _place(cell: Cell) -> tuple[str, str, int | None]:
+    """Runtime, precision and batch size; cells of searched batch sizes are compared each at its own."""
+    return cell.runtime, cell.precision, None if cell.batch_search else cell.batch
 
 
 @dataclass(frozen=True)
@@ -138,8 +159,8 @@ def controls(cells: Sequence[Cell]) -> tuple[Control, Control, Control]:
     measured = [cell for cell in cells if not cell.error]
     dense = [cell for cell in measured if is_dense(cell)]
     decomposed = [cell for cell in measured if not is_dense(cell)]
-    places = {(cell.runtime, cell.precision, cell.batch) for cell in dense}
-    bare = [cell.key for cell in decomposed if (cell.runtime, cell.precision, cell.batch) not in places]
+    places = {_place(cell) for cell in dense}
+    bare = [cell.key for cell in decomposed if _place(cell) not in places]
     int8 = list(dict.fromkeys(cell.bundle for cell in dense if cell.precision.startswith("int8")))
     full = max((cell.macs.dense for cell in decomposed or dense if cell.macs), default=0)
     smaller = list(dict.fromkeys(cell.bundle for cell in dense if cell.macs and cell.macs.model < full))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Group
@@ -11,7 +11,7 @@ from rich.text import Text
 from runtime.report.numbers import MISSING, percent
 from runtime.report.terminal import Column, Fitted
 from runtime.results import Cell
-from vitnla.common.measures import LossStage
+from vitnla.common.measures import Accuracy, LossStage
 
 
 def losses_table(losses: Mapping[str, Sequence[LossStage]]) -> Group:
@@ -36,6 +36,11 @@ def points(stage: LossStage) -> str:
     return f"{0.0 - round(stage.lost_points, 2):+.2f}"
 
 
+EXPORT, RUNTIME = "export", "runtime"
+STEPS = ("preprocessing", "decomposition", "precision", EXPORT, RUNTIME)
+"""What can lose accuracy, in order; the export as a whole where its steps were not recorded."""
+
+
 @dataclass(frozen=True)
 class Journey:
     """Top-1, as fractions, of one bundle on its way to one runtime, all on the same images."""
@@ -43,18 +48,9 @@ class Journey:
     bundle: str
     runtime: str
     dense: float
-    exported: float
     deployed: float
-
-    @property
-    def by_export(self) -> float:
-        """Change in points by decomposition and precision, as `export` measured it."""
-        return 100 * (self.exported - self.dense)
-
-    @property
-    def by_runtime(self) -> float:
-        """Change in points from the file as exported to the runtime as measured."""
-        return 100 * (self.deployed - self.exported)
+    steps: dict[str, float]
+    """Change of top-1 in points by each of `STEPS` that there was; they add up to `total`."""
 
     @property
     def total(self) -> float:
@@ -69,5 +65,26 @@ def journeys(cells: Iterable[Cell]) -> list[Journey]:
         there = cell.export_accuracy
         if there is not None and cell.top1 is not None and cell.accuracy_images == there.images:
             key = (cell.bundle, cell.runtime, cell.precision)
-            found.setdefault(key, Journey(cell.bundle, cell.runtime, there.dense_top1, there.top1, cell.top1))
+            steps = dict(_steps(cell.losses, there, cell.top1))
+            found.setdefault(key, Journey(cell.bundle, cell.runtime, there.dense_top1, cell.top1, steps))
     return list(found.values())
+
+
+def _steps(stages: Sequence[LossStage], there: Accuracy, deployed: float) -> Iterator[tuple[str, float]]:
+    """What an export lost on its own runtime counts as the runtime's, together with the change to the one measured here."""
+    if not stages:
+        yield EXPORT, 100 * (there.top1 - there.dense_top1)
+        yield RUNTIME, 100 * (deployed - there.top1)
+        return
+    before = there.dense_top1
+    for stage in stages:
+        if stage.stage != RUNTIME:
+            yield stage.stage, 100 * (stage.top1 - before)
+            before = stage.top1
+    yield RUNTIME, 100 * (deployed - before)
+
+
+def steps_of(found: Iterable[Journey]) -> list[str]:
+    """The steps that any of them has, in order."""
+    there = {step for journey in found for step in journey.steps}
+    return [step for step in STEPS if step in there]

@@ -9,7 +9,8 @@ from runtime.report import figures
 from runtime.report.facts import Facts, machine_facts, machine_name, runtime_facts
 from runtime.report.findings import Control, control_kind, controls, headline, is_baseline
 from runtime.report.forest import Whisker, whiskers
-from runtime.report.losses import Journey, journeys
+from runtime.report.loss_chart import COLORS, losses_figure, worth_drawing
+from runtime.report.losses import Journey, journeys, steps_of
 from runtime.report.notices import Notice, notices
 from runtime.report.numbers import percent
 from runtime.report.plotting import Plot, plot_of
@@ -19,20 +20,35 @@ from runtime.report.style import Style, panels, style_of
 from runtime.report.tables import COLUMNS, Column, columns_for
 from runtime.report.templates import render
 from runtime.results import Cell
+from vitnla.common.measures import LayerRow, LossStage
 
 _CHART = Area(width=420, height=310)
 """Where the labels of a chart are laid out: the narrowest that it usually is on a desktop, so that they fit wider ones too."""
-_COLUMNS = [key for key in COLUMNS if key not in ("batch", "scenario", "verdict")]
-"""Batch and scenario are the heading of a group of rows, and the verdict is the colour of the ratio."""
+_ELSEWHERE = ("scenario", "verdict", "load_s", "first_inference_ms")
+"""Columns that the table leaves out: its groups name the scenario, the ratio's colour the verdict, and a table of its own the start."""
+_START = ("bundle", "runtime", "precision", "batch", "load_s", "first_inference_ms", "peak_rss_mb", "device_mb", "model_mb")
 
 
 @dataclass(frozen=True)
 class LayerMaps:
-    """The two per-layer maps of one decomposed bundle."""
+    """The two per-layer maps of one decomposed bundle, and the numbers behind them."""
 
     bundle: str
     ranks: Plot
     errors: Plot
+    rows: tuple[LayerRow, ...]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Where accuracy was lost: by step on the way to each runtime, and what each step of an export changed."""
+
+    journeys: list[Journey]
+    steps: list[str]
+    chart: Plot | None
+    colors: dict[str, str]
+    exports: dict[str, tuple[LossStage, ...]]
+    """By bundle."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +78,14 @@ class SectionView:
     headline: str
     style: Style
     columns: list[Column]
+    start: list[Column]
     groups: list[RowGroup]
     shared: str
     throughput: list[Plot]
     latency: list[Plot]
     memory: list[Plot]
     layers: list[LayerMaps]
-    losses: list[Journey]
+    losses: Losses
     machine: Facts
     runtimes: list[tuple[str, Facts]]
     commands: list[str]
@@ -98,7 +115,8 @@ def view(section: Section) -> SectionView:
         machine_name=machine_name(section.machine),
         headline=headline(section.cells),
         style=style,
-        columns=columns_for(measured, _COLUMNS),
+        columns=columns_for(measured, _keys(measured)),
+        start=columns_for(measured, _START),
         groups=[
             RowGroup(
                 panel.title,
@@ -118,7 +136,7 @@ def view(section: Section) -> SectionView:
         ],
         memory=list(_memory(measured, style)),
         layers=list(_layers(measured)),
-        losses=journeys(measured),
+        losses=_losses(measured),
         machine=machine_facts(section.machine),
         runtimes=runtime_facts(measured),
         commands=list(dict.fromkeys(cell.command for cell in section.cells)),
@@ -126,6 +144,12 @@ def view(section: Section) -> SectionView:
         off_axis=list(dict.fromkeys(_off_axis(scatters))),
         notices=notices(section.cells),
     )
+
+
+def _keys(cells: Sequence[Cell]) -> list[str]:
+    """Groups name the batch size, but where a search found one for each cell, its row says which."""
+    left_out = _ELSEWHERE if any(cell.batch_search for cell in cells) else (*_ELSEWHERE, "batch")
+    return [key for key in COLUMNS if key not in left_out]
 
 
 def _shared(cells: Sequence[Cell]) -> Iterator[str]:
@@ -148,6 +172,14 @@ def _memory(cells: Sequence[Cell], style: Style) -> Iterator[Plot]:
             yield plot_of(f"peak memory, {panel.title}", figures.memory_figure(panel, style))
 
 
+def _losses(cells: Sequence[Cell]) -> Losses:
+    found = journeys(cells)
+    steps = steps_of(found)
+    chart = plot_of("change of top-1 by step", losses_figure(found)) if worth_drawing(found) else None
+    exports = {cell.bundle: cell.losses for cell in cells if cell.losses}
+    return Losses(found, steps, chart, {step: COLORS[step] for step in steps}, exports)
+
+
 def _layers(cells: Iterable[Cell]) -> Iterator[LayerMaps]:
     decomposed = {
         cell.bundle: cell.layers for cell in cells if any(row.kept is not None or row.relative_error > 0 for row in cell.layers)
@@ -158,4 +190,5 @@ def _layers(cells: Iterable[Cell]) -> Iterator[LayerMaps]:
             bundle,
             plot_of("rank or width", figures.rank_figure(rows)),
             plot_of("relative output error", figures.error_figure(rows, top)),
+            rows,
         )

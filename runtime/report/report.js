@@ -4,7 +4,27 @@ function drawCharts() {
   for (const figure of document.querySelectorAll(".plot")) {
     const { data, layout } = JSON.parse(figure.querySelector("script").textContent);
     const options = { responsive: true, displaylogo: false, displayModeBar: false };
-    Plotly.newPlot(figure.querySelector(".chart"), data, layout, options);
+    const chart = figure.querySelector(".chart");
+    Plotly.newPlot(chart, data, layout, options);
+    chart.on("plotly_afterplot", () => hideCoveredLabels(chart));
+    hideCoveredLabels(chart);
+  }
+}
+
+// Labels are laid out for a chart as wide as on a desktop. In a narrower one, a label that would cover another, a point of
+// another cell, or the edge is hidden: the legend still names its colour, and the pointer its cell.
+function hideCoveredLabels(chart) {
+  const edge = chart.getBoundingClientRect();
+  const points = [...chart.querySelectorAll(".scatterlayer .trace")].map((trace) => [trace, trace.querySelector(".point")]);
+  const kept = [];
+  for (const label of chart.querySelectorAll(".scatterlayer .textpoint text")) {
+    const box = label.getBoundingClientRect();
+    const meets = (other) => box.left < other.right && other.left < box.right && box.top < other.bottom && other.top < box.bottom;
+    const own = label.closest(".trace");
+    const covers = points.some(([trace, point]) => point && trace !== own && meets(point.getBoundingClientRect()));
+    const hidden = covers || kept.some(meets) || box.right > edge.right || box.left < edge.left;
+    label.style.visibility = hidden ? "hidden" : "";
+    if (!hidden) kept.push(box);
   }
 }
 

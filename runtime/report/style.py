@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from runtime.report.series import Series, series_of
 from runtime.results import Cell
 
 # Mid-tones, with a contrast of at least 3:1 on white and on near-black, so that one palette serves both themes.
-DENSE_COLORS = ("#7d8590", "#a3784e", "#5f8a8b")
+DENSE_COLORS = ("#7d8590", "#a3784e", "#5f8a8b", "#8f7196", "#938b4f", "#b0747d", "#6b80a8", "#6f9268")
 COLORS = ("#3b7dd8", "#d9822b", "#2a9d74", "#b5589a", "#7e6bd0", "#d1574b", "#1f97ad", "#8c8f2f", "#a8623a", "#5671b8")
 
 
@@ -48,14 +49,16 @@ class Style:
     markers: dict[str, Marker]
     name_precision: bool
     """Whether the cells differ in precision, so that a runtime's name alone says too little."""
+    name_runtime: bool
+    """Whether a bundle was measured on several runtimes, so that its name alone says too little."""
 
     def runtime(self, cell: Cell) -> str:
         """How a legend calls the cell's runtime."""
         return _runtime(cell, self.name_precision)
 
     def row(self, cell: Cell) -> str:
-        """How a row of a chart calls the cell: its bundle, and its runtime where there are several."""
-        return f"{cell.bundle} · {self.runtime(cell)}" if len(self.markers) > 1 else cell.bundle
+        """How a row of a chart calls the cell: its bundle, and its runtime where any bundle has several."""
+        return f"{cell.bundle} · {self.runtime(cell)}" if self.name_runtime else cell.bundle
 
     def label(self, cell: Cell) -> str:
         """What stands beside the cell's point."""
@@ -80,7 +83,9 @@ def style_of(cells: Sequence[Cell]) -> Style:
             colors[one.name] = palette[i % len(palette)]
     name_precision = len({cell.precision for cell in cells}) > 1
     runtimes = dict.fromkeys(_runtime(cell, name_precision) for cell in cells)
-    return Style(series, colors, {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(runtimes)}, name_precision)
+    markers = {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(runtimes)}
+    places = {(cell.bundle, _runtime(cell, name_precision)) for cell in cells}
+    return Style(series, colors, markers, name_precision, len(places) > len({cell.bundle for cell in cells}))
 
 
 def _runtime(cell: Cell, name_precision: bool) -> str:
@@ -89,19 +94,20 @@ def _runtime(cell: Cell, name_precision: bool) -> str:
 
 @dataclass(frozen=True)
 class Panel:
-    """Cells that one chart may compare: equal batch size and scenario."""
+    """Cells that one chart may compare: equal scenario and batch size, or each at the batch size that a search found best."""
 
     title: str
     cells: tuple[Cell, ...]
 
 
 def panels(cells: Iterable[Cell]) -> list[Panel]:
-    """Group cells by scenario and batch size, smallest batch first."""
-    groups: dict[tuple[str, int], list[Cell]] = {}
+    """Group cells by scenario and batch size, smallest batch first, and those of searched batch sizes together at the end."""
+    groups: dict[tuple[str, int | None], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault((cell.scenario, cell.batch), []).append(cell)
+        groups.setdefault((cell.scenario, None if cell.batch_search else cell.batch), []).append(cell)
     several = len({scenario for scenario, _ in groups}) > 1
+    titles = {batch: "best batch" if batch is None else f"batch {batch}" for _, batch in groups}
     return [
-        Panel(f"batch {batch}, {scenario}" if several else f"batch {batch}", tuple(members))
-        for (scenario, batch), members in sorted(groups.items(), key=lambda item: (item[0][1], item[0][0]))
+        Panel(f"{titles[batch]}, {scenario}" if several else titles[batch], tuple(members))
+        for (scenario, batch), members in sorted(groups.items(), key=lambda item: (item[0][1] or math.inf, item[0][0]))
     ]

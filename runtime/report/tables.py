@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from runtime.report.numbers import MISSING, percent, significant, times
 from runtime.report.sections import sections
 from runtime.results import Cell
+from runtime.stats import unsteadiness, variation
 
 Value = str | float | None
 
@@ -56,6 +57,24 @@ def top1_text(cell: Cell) -> str:
     return percent(cell.top1) if half is None else f"{percent(cell.top1)} ± {percent(half)}"
 
 
+def bound_text(cell: Cell) -> str:
+    """The bound on p99 in ms, and whether it held."""
+    if cell.server is None or cell.server.p99_bound_ms is None:
+        return MISSING
+    held = {True: "met", False: "missed", None: "not judged"}[cell.server.met]
+    return f"{cell.server.p99_bound_ms:g}: {held}"
+
+
+def unsteady_text(cell: Cell) -> str:
+    """How far the measurement varied and drifted, where that is worth a warning: `CV 9.6 %, drift -12 %`."""
+    if cell.server is not None:  # the arrivals are meant to vary
+        return MISSING
+    found = unsteadiness(cell.samples_ms, cell.rounds_images_per_s)
+    words = [] if found.variation is None else [f"CV {percent(found.variation, 1)} %"]
+    words += [] if found.drift is None else [f"drift {100 * found.drift:+.0f} %"]
+    return ", ".join(words) or MISSING
+
+
 COLUMNS: dict[str, Column] = {
     column.key: column
     for column in (
@@ -64,6 +83,14 @@ COLUMNS: dict[str, Column] = {
         _words("precision", "Precision", lambda cell: cell.precision),
         _words("scenario", "Scenario", lambda cell: cell.scenario),
         _number("batch", "Batch", lambda cell: cell.batch, lambda value: f"{value:.0f}"),
+        _number("rate", "Queries/s", lambda cell: cell.server.rate if cell.server else None),
+        Column("bound", "p99 bound ms", bound_text, lambda cell: cell.server.p99_bound_ms if cell.server else None),
+        _number(
+            "utilisation",
+            "Busy %",
+            lambda cell: cell.server.utilisation if cell.server else None,
+            lambda value: percent(value, 0),
+        ),
         _number("images_per_s", "Images/s", lambda cell: cell.images_per_s),
         Column("ratio", "Speed vs baseline", ratio_text, lambda cell: cell.ratio.value if cell.ratio else None),
         _words("verdict", "Verdict", verdict_text),
@@ -73,8 +100,12 @@ COLUMNS: dict[str, Column] = {
         _number("p90", "p90 ms", lambda cell: cell.latency_ms.p90 if cell.latency_ms else None),
         _number("p99", "p99 ms", lambda cell: cell.latency_ms.p99 if cell.latency_ms else None),
         _number("peak_rss_mb", "Peak MiB", lambda cell: cell.peak_rss_mb),
+        _number("device_mb", "GPU MiB", lambda cell: cell.device_mb),
         _number("model_mb", "Model MiB", lambda cell: cell.model_mb),
+        _number("load_s", "Load s", lambda cell: cell.load_s, lambda value: significant(value, 2)),
+        _number("first_inference_ms", "First call ms", lambda cell: cell.first_inference_ms),
         _number("macs", "MACs", lambda cell: cell.macs.ratio if cell.macs else None, times),
+        Column("unsteady", "Unsteady", unsteady_text, lambda cell: variation(cell.samples_ms or cell.rounds_images_per_s)),
     )
 }
 
@@ -145,8 +176,7 @@ def _flat(cell: Cell) -> dict[str, Value]:
         "top1_high": cell.top1_high,
         "accuracy_images": cell.accuracy_images,
         "samples": len(cell.samples_ms),
-        "load_s": cell.load_s,
-        "first_inference_ms": cell.first_inference_ms,
+        "unserved": cell.server.unserved if cell.server else None,
         "parameters": cell.parameters.ratio if cell.parameters else None,
         "warnings": "; ".join(cell.warnings),
         "error": cell.error,

@@ -70,7 +70,7 @@ def bench(
     from rich.console import Console
 
     from runtime.bench import run_bench
-    from runtime.journal import open_journal
+    from runtime.journal import open_journal, sole_writer
     from runtime.plan import BenchPlan, scenario_named
     from runtime.report.console import cells_table
     from runtime.results import append_cells
@@ -92,18 +92,19 @@ def bench(
     )  # fmt: skip
     plan.check()
     evaluation = None if data == "none" else load_evaluation(data, count=eval_images)
-    journal = open_journal(results_file, plan, evaluation, say)
-    if journal.steps:
-        say(f"going on where an earlier run was interrupted: {journal.rounds} of {rounds} rounds are in {journal.path}")
-    try:
-        with bar("bench") as progress:
-            cells = run_bench(plan, evaluation, command=command_line(), progress=progress, journal=journal)
-    except KeyboardInterrupt:
-        if journal.path.exists():
-            say(f"what is complete is kept in {journal.path}: the same command goes on from there")
-        raise
-    append_cells(results_file, cells, say)
-    journal.remove()
+    with sole_writer(results_file):
+        journal = open_journal(results_file, plan, evaluation, say)
+        if journal.steps:
+            say(f"going on where an earlier run was interrupted: {journal.rounds} of {rounds} rounds are in {journal.path}")
+        try:
+            with bar("bench") as progress:
+                cells = run_bench(plan, evaluation, command=command_line(), progress=progress, journal=journal)
+        except KeyboardInterrupt:
+            if journal.path.exists():
+                say(f"what is complete is kept in {journal.path}: the same command goes on from there")
+            raise
+        append_cells(results_file, cells, say)
+        journal.remove()
     if json:
         emit({"cells": [_record(cell) for cell in cells]})
     else:

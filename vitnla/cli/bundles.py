@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from runtime.affinity import usable_cpus
 from vitnla.cli.output import say
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ Provider = Annotated[str, typer.Option(help="Execution provider of ONNX Runtime:
 Threads = Annotated[
     int, typer.Option(min=1, help="CPU threads, the same for every runtime. Default: all cores.", show_default=False)
 ]
-DEFAULT_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+DEFAULT_THREADS = len(usable_cpus())
 
 
 def targets(runtimes: list[str] | None, provider: str) -> tuple[Target, ...]:

@@ -24,7 +24,8 @@ from vitnla.cli import (
     tune,
     verify,
 )
-from vitnla.common.errors import VitDeployError
+from vitnla.cli.output import complain, say
+from vitnla.common.errors import InputError, VitDeployError
 
 app = typer.Typer(
     name="vitdeploy", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -70,17 +71,11 @@ def main(arguments: list[str] | None = None) -> None:
     except VitDeployError as error:
         if debug:
             raise
-        _complain(error.message, error.hint)
+        complain(error)
         sys.exit(error.exit_code)
     except TyperException as error:
-        _complain(str(error), "see vitdeploy --help")
+        complain(InputError(str(error), "see vitdeploy --help"))
         sys.exit(BAD_USE)
     except (KeyboardInterrupt, typer.Abort):
-        _complain("interrupted; nothing half-written was left", "")
+        say("error: interrupted; nothing half-written was left")
         sys.exit(INTERRUPTED)
-
-
-def _complain(message: str, hint: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    if hint:
-        print(f"hint:  {hint}", file=sys.stderr)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vitnla.common.errors import InputError
+from vitnla.common.errors import InputError, VitDeployError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; the rest goes to stderr.")]
 
@@ -20,6 +20,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 def say(text: str) -> None:
     """A line for people, on stderr, so that stdout stays machine-readable."""
     print(text, file=sys.stderr)
+
+
+def complain(error: VitDeployError) -> None:
+    """What an error looks like: one line, and a hint."""
+    say(f"error: {error.message}")
+    if error.hint:
+        say(f"hint:  {error.hint}")
 
 
 def emit(record: dict[str, Any]) -> None:
