@@ -1,8 +1,9 @@
 """Token merging (ToMe; Bolya et al. 2023, "Token Merging: Your ViT But Faster") on the canonical model, in a form that exports.
 
 In every block, between attention and MLP, the `count` most alike pairs of patch tokens become one token each. How many is fixed, so
-only the batch of the graph is dynamic; which ones is a matter of each image, and is settled by comparisons and one-hot products
-(no sorting, no indexing): with ties broken by position, every runtime makes the same choice from the same numbers.
+only the batch of the graph is dynamic; which ones is a matter of each image. The choice is made by TopK and ArgMax, and carried out by
+one small matrix product. The paper tells how alike tokens are by their keys; a decomposed model has keys of few and unrelated
+dimensions per head, so here it may also be told by what the block's attention is given.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from merging_plan import Metric
 from torch import Tensor, nn
 
 from vitnla.common.errors import InputError
@@ -25,7 +27,7 @@ class ProportionalAttention(Attention):
     """Attention in which a token counts as often as there are patches in it: softmax(Q K^T / sqrt(d) + log size)."""
 
     def attend(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What attention adds, and by what tokens are alike.
+        """What attention adds, and the keys.
 
         Args:
             x: normed tokens [B, N, dim].
@@ -45,17 +47,18 @@ class ProportionalAttention(Attention):
 class MergingBlock(Block):
     """A block that merges `count` patch tokens into others between its attention and its MLP."""
 
-    def __init__(self, model: ViTConfig, config: BlockConfig, count: int) -> None:
+    def __init__(self, model: ViTConfig, config: BlockConfig, count: int, metric: Metric) -> None:
         super().__init__(model, config)
         self.attn = ProportionalAttention(model.dim, config)
-        self.prefix, self.count = model.prefix_tokens, count
+        self.prefix, self.count, self.metric = model.prefix_tokens, count, metric
 
     def advance(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Tokens [B, N, dim] and their sizes [B, N, 1] (None: all 1) -> those of N - count tokens."""
-        mixed, metric = self.attn.attend(self.norm1(x), sizes)
+        normed = self.norm1(x)
+        mixed, keys = self.attn.attend(normed, sizes)
         x = x + self.ls1(mixed)
         if self.count:
-            x, sizes = merge(x, torch.ones_like(x[..., :1]) if sizes is None else sizes, metric, self.prefix, self.count)
+            x, sizes = merge(x, sizes, keys if self.metric == "keys" else normed, self.prefix, self.count)
         return x + self.ls2(self.mlp(self.norm2(x))), sizes
 
 
@@ -66,15 +69,15 @@ class MergingTransformer(VisionTransformer):
         InputError: the attention or the pooling is of a kind that merging does not know, or a block has too few tokens.
     """
 
-    def __init__(self, model: VisionTransformer, counts: Sequence[int]) -> None:
+    def __init__(self, model: VisionTransformer, counts: Sequence[int], metric: Metric = "tokens") -> None:
         config = model.config
         _check(config, counts)
         with torch.device("meta"):
             super().__init__(config)
-            blocks = [MergingBlock(config, block, count) for block, count in zip(config.blocks, counts, strict=True)]
+            blocks = [MergingBlock(config, block, count, metric) for block, count in zip(config.blocks, counts, strict=True)]
             self.blocks = nn.ModuleList(blocks)
         self.load_state_dict(model.state_dict(), assign=True)
-        self.counts = tuple(counts)
+        self.counts, self.metric = tuple(counts), metric
         self.train(model.training)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -88,7 +91,7 @@ class MergingTransformer(VisionTransformer):
     def exportable(self) -> VisionTransformer:
         """The same function under `config.exportable()`."""
         plain = super().exportable()
-        return self if plain is self else MergingTransformer(plain, self.counts)
+        return self if plain is self else MergingTransformer(plain, self.counts, self.metric)
 
     def _weighted(self, encoded: Tensor, sizes: Tensor) -> Tensor:
         """Tokens scaled so that their plain mean, which pooling takes, is the mean over patches that they hold."""
@@ -97,15 +100,15 @@ class MergingTransformer(VisionTransformer):
         return torch.cat([encoded[:, :first], encoded[:, first:] * (sizes[:, first:] * share)], dim=1)
 
 
-def merge(x: Tensor, sizes: Tensor, metric: Tensor, prefix: int, count: int) -> tuple[Tensor, Tensor]:
+def merge(x: Tensor, sizes: Tensor | None, metric: Tensor, prefix: int, count: int) -> tuple[Tensor, Tensor]:
     """Bipartite soft matching: every second patch names its most alike among the others, and the `count` best pairs are merged.
 
-    A merged token is the average of its two, weighted by their sizes. The order is: prefix, those of the first set that stayed,
-    the second set.
+    A merged token is the average of its two, weighted by their sizes. The order is: prefix, those of the first set that stayed, the
+    most alike first, and the second set.
 
     Args:
         x: tokens [B, N, dim].
-        sizes: [B, N, 1].
+        sizes: [B, N, 1]; None where all are 1.
         metric: [B, N, any]; alike is what has a large cosine here.
         prefix: tokens at the front that take no part.
         count: pairs to merge, at most half of the patches.
@@ -113,30 +116,22 @@ def merge(x: Tensor, sizes: Tensor, metric: Tensor, prefix: int, count: int) -> 
     Returns:
         [B, N - count, dim] and [B, N - count, 1].
     """
-    first, second = slice(prefix + 1, None, 2), slice(prefix, None, 2)
-    unit = F.normalize(metric, dim=-1)
-    best, partner = (unit[:, first] @ unit[:, second].mT).max(-1)
-    target = _targets(best, partner, count)
-    stay = best.shape[1] - count
-    rows = torch.arange(stay + x.shape[1] - prefix - best.shape[1], device=x.device)
-    route = (target[:, None] == rows[:, None]).to(x.dtype)  # [B, new patches, first set]: one 1 a column
-    grown = _received(sizes, route, first, second, stay)
-    merged = _received(x * sizes, route, first, second, stay) / grown
-    return torch.cat([x[:, :prefix], merged], 1), torch.cat([sizes[:, :prefix], grown], 1)
-
-
-def _targets(best: Tensor, partner: Tensor, count: int) -> Tensor:
-    """Where each token of the first set goes, [B, first set]: to its own new place, or behind those, into its partner."""
-    place = torch.arange(best.shape[1], device=best.device)
-    ahead = (best[:, None] > best[:, :, None]) | ((best[:, None] == best[:, :, None]) & (place[None] < place[:, None]))
-    merged = ahead.to(best.dtype).sum(-1) < count
-    earlier = (merged.to(best.dtype) @ (place[:, None] < place[None]).to(best.dtype)).to(place.dtype)
-    return torch.where(merged, partner + (best.shape[1] - count), place - earlier)
-
-
-def _received(values: Tensor, route: Tensor, first: slice, second: slice, stay: int) -> Tensor:
-    """Sums of [B, N, any] by new patch: what the first set brings, and what the second held."""
-    return route @ values[:, first] + F.pad(values[:, second], (0, 0, stay, 0))
+    unit = metric / metric.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(metric.dtype).tiny)
+    best, partner = (unit[:, prefix + 1 :: 2] @ unit[:, prefix::2].mT).max(-1)
+    number = best.shape[1]
+    # Sorting twice gives each its rank. A threshold would merge more than `count` where two are equal; here, the runtime chooses.
+    rank = best.topk(number).indices.topk(number, largest=False).indices
+    behind = prefix + number - count
+    goal = torch.where(rank < count, partner + behind, rank + (prefix - count))
+    column = torch.arange(x.shape[1], device=x.device)
+    pair = torch.div(column - prefix, 2, rounding_mode="floor")
+    fixed = torch.where(column < prefix, column, pair + behind)
+    moves = (column > prefix) & ((column - prefix) % 2 == 1)
+    target = torch.where(moves, goal[:, pair.clamp(0, number - 1)], fixed)
+    route = (target[:, None] == column[: x.shape[1] - count, None]).to(x.dtype)  # [B, N - count, N]: one 1 a column
+    held = route if sizes is None else route * sizes.mT
+    grown = held.sum(-1, keepdim=True)
+    return (held / grown) @ x, grown
 
 
 def _check(config: ViTConfig, counts: Sequence[int]) -> None:

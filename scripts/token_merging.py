@@ -3,7 +3,8 @@
 python scripts/token_merging.py MODEL [MODEL ...] --data SPEC -o results/dinov2-token-merging.jsonl
 python scripts/token_merging.py --markdown results/dinov2-token-merging.jsonl        print the last run of a file as tables
 
-A plan is how many tokens each block merges away: `3`, or `6@0-5` in blocks 0 to 5 only; never more than half of the patches left.
+A plan is how many tokens each block merges away: `3`, or `6@0-5` in blocks 0 to 5, or `10@2-8/3` in blocks 2, 5 and 8; with `:keys`
+alike by their keys, as in the paper, else by what the block's attention is given.
 MODEL may be a dense model and the bundle of its decomposition: every row is then also compared with the first model's dense fp32.
 Bundles (with their accuracy) are kept in --work and rounds beside the results, so the same command goes on after a kill.
 """
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from merged_vit import MergingTransformer
+from merging_plan import Metric, file_name, read_plan, tokens_share
 from merging_rows import UNMERGED, Key, Rounds, Row, markdown, with_speeds
 
 from export.options import ExportOptions
@@ -51,7 +53,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("models", nargs="*", metavar="MODEL")
     parser.add_argument("--data", default="demo")
     parser.add_argument(
-        "--plans", default="0,1,2,3,4,5,6@0-5,6@6-11", help="in fp32; the one without merging is always among them"
+        "--plans",
+        default="0,1,2,3,4,5,3:keys,4:keys,6@0-5,6@6-11,10@2-8/3,12@2-8/3",
+        help="in fp32; the one without merging is always among them",
     )
     parser.add_argument("--int8", default="", metavar="PLANS", help="also in int8 by NNCF for OpenVINO, such as 0,3")
     parser.add_argument("--images", type=int, default=2000, help="validation images")
@@ -100,36 +104,6 @@ def words(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
 
 
-def merged_counts(plan: str, config: ViTConfig) -> tuple[int, ...]:
-    """Tokens to merge in each block.
-
-    Raises:
-        InputError: the plan is not of the form `3` or `6@0-5`, or names a block that there is not.
-    """
-    depth = len(config.blocks)
-    number, at, span = plan.partition("@")
-    try:
-        count = int(number)
-        first, last = map(int, span.split("-")) if at else (0, depth - 1)
-    except ValueError as error:
-        raise InputError(f"expected a plan such as 3 or 6@0-5, got '{plan}'", "see --help") from error
-    if count < 0 or not 0 <= first <= last < depth:
-        raise InputError(f"expected a count from 0 and blocks within 0-{depth - 1}, got '{plan}'", "name fewer blocks")
-    left, counts = config.patches, []
-    for block in range(depth):
-        counts.append(min(count, left // 2) if first <= block <= last else 0)
-        left -= counts[-1]
-    return tuple(counts)
-
-
-def tokens_share(counts: Sequence[int], tokens: int) -> float:
-    """Mean share of `tokens` that attentions and MLPs are given."""
-    seen, left = 0, tokens
-    for count in counts:
-        seen += left + (left := left - count)
-    return seen / (2 * len(counts) * tokens)
-
-
 def prepare(
     spec: str, asked: argparse.Namespace, origin: dict[str, Any], on_step: Callable[[str], None]
 ) -> Iterator[tuple[Bundle, Row]]:
@@ -140,8 +114,8 @@ def prepare(
     wanted += [(plan, "int8") for plan in dict.fromkeys([UNMERGED, *words(asked.int8)]) if asked.int8]
     fingerprint = split.fingerprint()
     for plan, precision in wanted:
-        counts = merged_counts(plan, source.model.config)
-        folder = asked.work / f"{Path(spec.partition(':')[2] or spec).name}-r{plan}-{precision}"
+        counts, metric = read_plan(plan, source.model.config)
+        folder = asked.work / f"{Path(spec.partition(':')[2] or spec).name}-r{file_name(plan)}-{precision}"
         bundle = open_bundle(folder) if (folder / MANIFEST).is_file() else None
         known = bundle and (bundle.manifest.source_sha256, bundle.manifest.accuracy.fingerprint)
         if bundle is None or known != (source.sha256, fingerprint):
@@ -151,7 +125,7 @@ def prepare(
                 eval_images=asked.images, allow_parity_failure=True, force=True,
             )  # fmt: skip
             bundle = export_bundle(
-                source, merged(source, counts), method=NONE if not any(counts) else "token-merging", method_config={"plan": plan},
+                source, merged(source, counts, metric), method=NONE if not any(counts) else "token-merging", method_config={"plan": plan},
                 data=data, destination=folder, options=options, command=origin["command"],
                 on_step=lambda text, name=folder.name: on_step(f"{name}: {text}"),
             )  # fmt: skip
@@ -165,10 +139,10 @@ def prepare(
         )  # fmt: skip
 
 
-def merged(source: SourceModel, counts: Sequence[int]) -> Decomposition:
+def merged(source: SourceModel, counts: Sequence[int], metric: Metric) -> Decomposition:
     """The source with merging, or as it is. The costs in the bundle's manifest do not know of merging: they are per token."""
     plain = METHODS[NONE].apply(source.model, None, METHODS[NONE].config())
-    return Decomposition(MergingTransformer(source.model, counts), plain.layers) if any(counts) else plain
+    return Decomposition(MergingTransformer(source.model, counts, metric), plain.layers) if any(counts) else plain
 
 
 def time_bundles(bundles: Sequence[Bundle], batch: int, asked: argparse.Namespace) -> tuple[dict[Key, Rounds], Journal]:
