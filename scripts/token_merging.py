@@ -35,11 +35,10 @@ from runtime.machine import machine_facts, usable_cores
 from runtime.plan import BenchPlan, Target
 from runtime.stats import wilson
 from vitnla.cli.output import bar, say, status
-from vitnla.common.errors import InputError, VitDeployError
+from vitnla.common.errors import VitDeployError
 from vitnla.common.jsonl import append_records, read_records
 from vitnla.data.dispatch import load_data
 from vitnla.methods import METHODS, Decomposition
-from vitnla.model.config import ViTConfig
 from vitnla.settings.none import NONE
 from vitnla.sources.dispatch import load_model
 from vitnla.sources.model import SourceModel
