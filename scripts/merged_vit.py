@@ -103,8 +103,8 @@ class MergingTransformer(VisionTransformer):
 def merge(x: Tensor, sizes: Tensor | None, metric: Tensor, prefix: int, count: int) -> tuple[Tensor, Tensor]:
     """Bipartite soft matching: every second patch names its most alike among the others, and the `count` best pairs are merged.
 
-    A merged token is the average of its two, weighted by their sizes. The order is: prefix, those of the first set that stayed, the
-    most alike first, and the second set.
+    A merged token is the average of its two, weighted by their sizes. The order is: prefix, those of the first set that stayed,
+    the second set.
 
     Args:
         x: tokens [B, N, dim].
@@ -122,12 +122,14 @@ def merge(x: Tensor, sizes: Tensor | None, metric: Tensor, prefix: int, count: i
     # Sorting twice gives each its rank. A threshold would merge more than `count` where two are equal; here, the runtime chooses.
     rank = best.topk(number).indices.topk(number, largest=False).indices
     behind = prefix + number - count
-    goal = torch.where(rank < count, partner + behind, rank + (prefix - count))
+    merged = rank < count
+    place = torch.arange(prefix, prefix + number, device=x.device)
+    goal = torch.where(merged, partner + behind, place - merged.to(place.dtype).cumsum(1))
     column = torch.arange(x.shape[1], device=x.device)
     pair = torch.div(column - prefix, 2, rounding_mode="floor")
     fixed = torch.where(column < prefix, column, pair + behind)
     moves = (column > prefix) & ((column - prefix) % 2 == 1)
-    target = torch.where(moves, goal[:, pair.clamp(0, number - 1)], fixed)
+    target = torch.where(moves, goal.index_select(1, pair.clamp(0, number - 1)), fixed)
     route = (target[:, None] == column[: x.shape[1] - count, None]).to(x.dtype)  # [B, N - count, N]: one 1 a column
     held = route if sizes is None else route * sizes.mT
     grown = held.sum(-1, keepdim=True)

@@ -49,8 +49,7 @@ def merge_by_hand(x: Tensor, sizes: Tensor, metric: Tensor, prefix: int, count: 
     for _, place, other in merged:
         sums[other], counts[other] = sums[other] + x[place] * sizes[place], counts[other] + sizes[place]
     gone = {place for _, place, _ in merged}
-    left = sorted((pair for pair in pairs if pair[1] not in gone), key=lambda pair: (-pair[0], pair[1]))
-    order = [*range(prefix), *(place for _, place, _ in left), *second]
+    order = [*range(prefix), *(place for place in first if place not in gone), *second]
     return torch.stack([sums[place] / counts[place] for place in order]), torch.stack([counts[place] for place in order])
 
 
