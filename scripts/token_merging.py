@@ -53,7 +53,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", default="demo")
     parser.add_argument(
         "--plans",
-        default="0,1,2,3,4,5,3:keys,4:keys,6@0-5,6@6-11,10@2-8/3,12@2-8/3",
+        default="1,2,3,4,5,3:keys,6@0-5,6@6-11,10@2-8/3",
         help="in fp32; the one without merging is always among them",
     )
     parser.add_argument("--int8", default="", metavar="PLANS", help="also in int8 by NNCF for OpenVINO, such as 0,3")
