@@ -167,9 +167,9 @@ def test_prices_are_those_of_where_the_dense_model_is_the_fastest(runtime: str, 
 
 def test_prices_stay_those_that_a_tuning_began_with(tmp_path: Path) -> None:
     asked = _request(tmp_path, prices=LatencyTarget("openvino", "bf16"))
-    assert settled_prices(asked, (), {}, tmp_path).label == "openvino:bf16"
+    assert settled_prices(asked, (), {}).label == "openvino:bf16"
     (tmp_path / "prices.json").write_text('{"target": "ort:int8"}')
-    assert settled_prices(_request(tmp_path), (), {}, tmp_path).label == "ort:int8"
+    assert settled_prices(_request(tmp_path), (), {}).label == "ort:int8"
 
 
 @pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("20m", 1200), ("1h", 3600), ("7.5", 7.5)])

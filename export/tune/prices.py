@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from export.latency.target import LatencyTarget
 from export.tune.request import TuneRequest
@@ -21,16 +20,15 @@ class _Prices(Record):
     target: str
 
 
-def settled_prices(request: TuneRequest, dense: Sequence[Bundle], only: dict[str, frozenset[str]], folder: Path) -> LatencyTarget:
+def settled_prices(request: TuneRequest, dense: Sequence[Bundle], only: dict[str, frozenset[str]]) -> LatencyTarget:
     """Those asked for, else those that this tuning began with, else those of the fastest dense bundle, measured now.
 
     Args:
         request: see `TuneRequest`.
         dense: the dense model in each precision.
         only: name of a bundle -> where it runs.
-        folder: of the tuning.
     """
-    path = folder / _FILE
+    path = request.folder / _FILE
     if request.prices is not None:
         return request.prices
     if path.is_file():
@@ -46,5 +44,6 @@ def settled_prices(request: TuneRequest, dense: Sequence[Bundle], only: dict[str
 def prices_of(cells: Sequence[Cell]) -> LatencyTarget:
     """Of the cell of the highest throughput."""
     fastest = max((cell for cell in cells if cell.error is None), key=lambda cell: cell.images_per_s or 0.0)
-    runtime, _, arithmetic = fastest.runtime.partition(":")
-    return LatencyTarget.parse(f"{runtime}:int8" if fastest.precision == "int8" else f"{runtime}:{arithmetic}".rstrip(":"))
+    if fastest.precision == "int8":  # whatever the arithmetic of the rest
+        return LatencyTarget.parse(f"{fastest.runtime.partition(':')[0]}:int8")
+    return LatencyTarget.parse(fastest.runtime)

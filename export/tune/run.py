@@ -66,7 +66,7 @@ def tune(request: TuneRequest, evaluation: Evaluation, on_step: OnStep = lambda 
     dense = [Candidate(None, lowering) for lowering in (None, *request.lowerings)]
     bundles = [make(one, request, say) for one in dense]
     say("timing the dense bundles")
-    prices = settled_prices(request, bundles, _places(dense), request.folder)
+    prices = settled_prices(request, bundles, _places(dense))
     search = Search(request, prices, started, say)
     search.run()
     finalists = _finalists(search)

@@ -92,9 +92,13 @@ class OpenVinoSession(Session):
 
     def _infer(self, images: Images) -> Logits:
         compiled = self._compiled
-        if self._batch not in (None, len(images)):
+        if not self._fits(images):
             compiled = self._dynamic = self._dynamic or self._compile(None)
         return np.asarray(compiled({0: images}, share_inputs=True)[0], np.float32)
+
+    def _fits(self, images: Images) -> bool:
+        """Whether the compiled model takes so many."""
+        return self._batch in (None, len(images))
 
     def run_all(self, batches: Iterable[Images]) -> None:
         """Keep as many requests in flight as OpenVINO has streams."""
@@ -102,7 +106,7 @@ class OpenVinoSession(Session):
 
         queue = openvino.AsyncInferQueue(self._compiled)
         for images in batches:
-            if self._batch in (None, len(images)):
+            if self._fits(images):
                 queue.start_async({0: images})
             else:
                 self.run(images)
