@@ -54,7 +54,7 @@ def lower(path: Path, plan: Lowering, config: ViTConfig, calibration: Calibratio
         _in_fp16(path)
         return None
     if plan.runtime == "openvino":
-        return _by_nncf(path, calibration)
+        return _by_nncf(path, config, calibration)
     if plan.runtime == "ort":
         return _by_onnxruntime(path, plan, config, calibration, on_step)
     return _for_tensorrt(path, plan, config, calibration)
@@ -67,14 +67,14 @@ def _in_fp16(path: Path) -> None:
         save_model(survives(onnx.load(path), "fp16", images, logits, Path(scratch), hint)[0], path)
 
 
-def _by_nncf(path: Path, calibration: Calibration) -> Quantization:
+def _by_nncf(path: Path, config: ViTConfig, calibration: Calibration) -> Quantization:
     before = calibration.logits(path)
-    quantized = quantize_by_nncf(path, calibration.images)
+    quantized = quantize_by_nncf(path, config, calibration.images)
     linears = sum(node.op_type == "DequantizeLinear" for node in quantized.graph.node)
     save_model(quantized, path)
     return Quantization(
         runtime="openvino", tool=f"nncf {version('nncf')}", images=len(calibration.images), quantized=linears,
-        scheme="SmoothQuant; int8 weights per channel; products of the attention quantised too; bias correction",
+        scheme="SmoothQuant; int8 weights per channel; products of the attention quantised too; head in float; bias correction",
         divergence=mean_divergence(before, calibration.logits(path)),
     )  # fmt: skip
 

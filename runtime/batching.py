@@ -8,11 +8,14 @@ from runtime.runners.base import Images, Logits, Session
 
 
 def run_in_batches(session: Session, images: Images, size: int) -> Logits:
-    """Logits [N, classes] of images [N, ...], `size` at a time; where the batch is fixed, the last part is filled up with repetitions."""
+    """Logits [N, classes] of images [N, ...], `size` at a time; the last part is filled up with repetitions.
+
+    A runtime may compile another model for another batch size, and that may answer otherwise than the one that is timed.
+    """
     return np.concatenate([_run_part(session, images[first : first + size], size) for first in range(0, len(images), size)])
 
 
 def _run_part(session: Session, images: Images, size: int) -> Logits:
-    if session.fixed_batch is None or len(images) == size:
+    if len(images) == size:
         return session.run(images)
     return session.run(np.resize(images, (size, *images.shape[1:])))[: len(images)]

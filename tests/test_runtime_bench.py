@@ -131,6 +131,22 @@ def test_an_accuracy_that_fails_is_a_warning(tiny_bundle: Bundle, tiny_data: Dat
     assert any("no accuracy: expected one image per label" in warning for warning in found.warnings)
 
 
+def test_a_batch_size_that_answers_otherwise_is_scored_by_itself(
+    tiny_bundle: Bundle, tiny_data: Dataset, fake_runners: list[str]
+) -> None:
+    """OpenVINO's INT8 with a static shape did: the speed of one model stood beside the accuracy of another."""
+    evaluation = agreeing_evaluation(tiny_bundle, tiny_data)
+    done = []
+    one, two, five = run_bench(
+        plan(tiny_bundle, runtimes=("shaped",), batches=(1, 2, 5)), evaluation, progress=lambda *step: done.append(step)
+    )
+    assert two.top1 == five.top1
+    assert one.top1 != two.top1
+    assert one.agreement != two.agreement
+    assert sum("accuracy" in text for _, _, text in done) == 2
+    assert all(count <= total for count, total, _ in done)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -21,14 +21,23 @@ def name_nodes(model: onnx.ModelProto) -> None:
 
 
 def encoder_linears(model: onnx.ModelProto, config: ViTConfig) -> list[onnx.NodeProto]:
-    """The MatMul and Gemm nodes of the encoder's linears, in the order in which they run; two for a low-rank one.
+    """The MatMul and Gemm nodes of the encoder's linears, in the order in which they run; two for a low-rank one."""
+    return _linears(model)[: _count(config)]
 
-    The products of an embedded preprocessing have constant matrices too, and are no linears of the encoder.
-    """
+
+def head_linears(model: onnx.ModelProto, config: ViTConfig) -> list[onnx.NodeProto]:
+    """The linears that follow the encoder's: the head's, and those of a pooling by attention."""
+    return _linears(model)[_count(config) :]
+
+
+def _linears(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Products with constant matrices. Those of an embedded preprocessing are no linears of the network."""
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    linears = [node for node in model.graph.node if linear_shape(node, weights) is not None and not node.name.startswith(PREFIX)]
-    count = sum(1 if getattr(block.ranks, name) is None else 2 for block in config.blocks for name in LINEARS)
-    return linears[:count]  # what follows is the head's
+    return [node for node in model.graph.node if linear_shape(node, weights) is not None and not node.name.startswith(PREFIX)]
+
+
+def _count(config: ViTConfig) -> int:
+    return sum(1 if getattr(block.ranks, name) is None else 2 for block in config.blocks for name in LINEARS)
 
 
 def linear_macs(model: onnx.ModelProto, node: onnx.NodeProto) -> int:
