@@ -77,7 +77,9 @@ def test_a_bundle_of_every_precision(
     kinds = {tensor.name: onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in weights}
     assert {"fp16": "FLOAT16", "fp8": "FLOAT8E4M3FN"}.get(precision, "INT8") in kinds.values()
     in_half = precision == "fp16" or runtime == "trt-rtx"
-    assert any(name.startswith("head.weight") and kind == ("FLOAT16" if in_half else "FLOAT") for name, kind in kinds.items()), kinds
+    assert any(name.startswith("head.weight") and kind == ("FLOAT16" if in_half else "FLOAT") for name, kind in kinds.items()), (
+        kinds
+    )
 
 
 @needs_nncf

@@ -18,6 +18,8 @@ from vitnla.training.distill import teach
 from vitnla.training.loop import Progress
 
 OnStep = Callable[[str], None]
+_IMAGES = 1000
+"""Validation images that a candidate's manifest reports on; what is chosen by is the judge's count."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def make(candidate: Candidate, request: TuneRequest, on_step: OnStep) -> Bundle:
     folder = request.folder / "candidates" / candidate.name
     if (folder / MANIFEST).is_file():
         return open_bundle(folder)
-    return _export(candidate, request, folder, ("validation", request.images), on_step)
+    return _export(candidate, request, folder, ("validation", _IMAGES), on_step)
 
 
 def hand_over(candidate: Candidate, request: TuneRequest, folder: Path, on_step: OnStep) -> Bundle:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from runtime.results import Cell
@@ -35,29 +35,22 @@ class Choice:
         return self.cell.method != DENSE
 
 
-def within(cell: Cell, dense_top1: float, max_drop: float) -> bool:
-    """Whether a cell was measured and keeps top-1 within `max_drop` points of the dense model's."""
-    return cell.error is None and cell.top1 is not None and 100 * (dense_top1 - cell.top1) <= max_drop + 1e-9
-
-
-def choose(cells: Sequence[Cell], dense_top1: float, max_drop: float) -> Choice:
+def choose(cells: Sequence[Cell], fits: Callable[[Cell], bool]) -> Choice:
     """The fastest cell within the budget; a dense one unless a decomposed one is faster by more than chance explains.
 
     Args:
-        cells: of one interleaved run, with accuracy; the dense fp32 model on the first runtime among them.
-        dense_top1: fraction, of the dense model in torch on the same images.
-        max_drop: points.
+        cells: of one interleaved run, the dense fp32 model on the first runtime among them.
+        fits: whether a cell's loss is within the budget. It is asked from the fastest cell down, as far as need be.
 
     Raises:
         ValueError: no dense fp32 cell was measured.
     """
-    measured = [cell for cell in cells if cell.error is None]
-    fp32 = next((cell for cell in measured if cell.method == DENSE and cell.precision == "fp32"), None)
+    measured = sorted((cell for cell in cells if cell.error is None), key=_speed, reverse=True)
+    fp32 = next((cell for cell in cells if cell.error is None and cell.method == DENSE and cell.precision == "fp32"), None)
     if fp32 is None:
         raise ValueError("expected the dense fp32 model among the cells")
-    fit = [cell for cell in measured if within(cell, dense_top1, max_drop)] or [fp32]
-    fastest = max(fit, key=_speed)
-    dense = max([cell for cell in fit if cell.method == DENSE] or [fp32], key=_speed)
+    fastest = next(filter(fits, measured), fp32)
+    dense = next(filter(fits, (cell for cell in measured if cell.method == DENSE)), fp32)
     gain = _over(fastest, dense)
     if fastest is not dense and (gain is None or gain.low <= 1):
         fastest, gain = dense, None

@@ -33,11 +33,12 @@ class TuneRequest:
 
     Args:
         model: SPEC of the dense model, `data` that of its images.
-        max_drop: points of top-1 that may be lost against the dense model, on the validation split.
+        max_drop: points of top-1 that may be lost against the dense model.
+        confidence: how sure it must be, on the validation images, that no more are.
         targets: runtimes to choose from.
         batch: images at a time.
         threads: of every runtime.
-        images: how many images of the validation split; `None` is all.
+        images: validation images, at most, see `judge.judging_splits`.
         test_images: how many of the test split, which is looked at once, for the answer; `None` is all.
         calibration_images: how many of the calibration split; `None` is all.
         time_budget_s: seconds after which no further share is tried.
@@ -51,10 +52,11 @@ class TuneRequest:
     model: str
     data: str
     max_drop: float
+    confidence: float
     targets: tuple[Target, ...]
     batch: int
     threads: int
-    images: int | None
+    images: int
     test_images: int | None
     calibration_images: int | None
     time_budget_s: float
@@ -70,12 +72,16 @@ class TuneRequest:
         return tuple(dict.fromkeys(target.runtime for target in self.targets if target.runtime in LOWERINGS))
 
     @property
+    def taught_images(self) -> int | None:
+        """How many of the first training images teach; `None` is all of them."""
+        return 0 if self.lessons is None else self.lessons.images
+
+    @property
     def settings(self) -> TuneSettings:
         """What must be the same for a tuning to go on in its folder."""
         return TuneSettings(
-            model=self.model, data=self.data, batch=self.batch, threads=self.threads, images=self.images,
-            calibration_images=self.calibration_images,
-        )  # fmt: skip
+            model=self.model, data=self.data, batch=self.batch, threads=self.threads, calibration_images=self.calibration_images
+        )
 
     def check(self) -> None:
         """Refuse what cannot be tuned.
@@ -85,6 +91,9 @@ class TuneRequest:
         """
         if not 0 <= self.max_drop < 100:
             raise InputError(f"expected --max-drop between 0 and 100 points, got {self.max_drop:g}", "such as --max-drop 1.0")
+        if not 0.5 <= self.confidence < 1:
+            hint = "0.5 takes the loss as it was measured, 0.95 leaves a wide margin"
+            raise InputError(f"expected --confidence of at least 0.5 and below 1, got {self.confidence:g}", hint)
         if not self.time_budget_s > 0:
             raise InputError(f"expected a time budget above 0 s, got {self.time_budget_s:g}", "such as --time-budget 20m")
         for target in self.targets:
@@ -100,5 +109,4 @@ class TuneSettings(Record):
     data: str
     batch: int
     threads: int
-    images: int | None
     calibration_images: int | None

@@ -9,16 +9,18 @@ from dataclasses import dataclass, replace
 from export.latency.target import LatencyTarget
 from export.tune.candidates import Candidate, OnStep, hand_over, make
 from export.tune.choice import Choice, choose
+from export.tune.judge import Judge, Loss, judging_splits
 from export.tune.prices import settled_prices
 from export.tune.request import TuneRequest, TuneSettings
 from export.tune.search import Search
 from runtime.bench import run_bench
 from runtime.bundle import Bundle
 from runtime.evaluation import Evaluation
-from runtime.plan import BenchPlan
+from runtime.plan import BenchPlan, Target
 from runtime.results import Cell, append_cells
 from vitnla.common.errors import InputError
 from vitnla.common.files import write_atomically
+from vitnla.data.dispatch import load_data
 
 SETTINGS, RESULTS, ANSWER = "tune.json", "results.jsonl", "bundle"
 _FINALISTS = 3
@@ -32,7 +34,8 @@ class Answer:
 
     bundle: Bundle
     choice: Choice
-    dense_top1: float
+    loss: Loss
+    """Of the answer, on the validation images."""
     cells: tuple[Cell, ...]
     prices: LatencyTarget
     """What time was counted by."""
@@ -48,7 +51,7 @@ def tune(request: TuneRequest, evaluation: Evaluation, on_step: OnStep = lambda 
 
     Args:
         request: see `TuneRequest`.
-        evaluation: of the same validation images that the candidates are scored on.
+        evaluation: some validation images, for the picture: every cell is scored on them.
         on_step: told what is being done, with what is left of the time budget.
 
     Raises:
@@ -67,7 +70,8 @@ def tune(request: TuneRequest, evaluation: Evaluation, on_step: OnStep = lambda 
     bundles = [make(one, request, say) for one in dense]
     say("timing the dense bundles")
     prices = settled_prices(request, bundles, _places(dense))
-    search = Search(request, prices, started, say)
+    judge = Judge(request, bundles[0], judging_splits(load_data(request.data), request.images, request.taught_images))
+    search = Search(request, prices, judge, started, say)
     search.run()
     finalists = _finalists(search)
     candidates = list(dict.fromkeys([*dense, *finalists, *search.made]))
@@ -81,11 +85,17 @@ def tune(request: TuneRequest, evaluation: Evaluation, on_step: OnStep = lambda 
     )  # fmt: skip
     cells = run_bench(plan, evaluation, command=request.command, progress=lambda done, total, text: say(text))
     append_cells(request.folder / RESULTS, cells)
-    dense_top1 = bundles[0].manifest.accuracy.dense_top1
-    choice = choose(cells, dense_top1, request.max_drop)
+    made = {bundle.name: bundle for bundle in plan.bundles}
+
+    def fits(cell: Cell) -> bool:
+        say(f"{cell.bundle} on {cell.runtime}: what it loses")
+        return judge.fits(made[cell.bundle], Target.parse(cell.runtime))
+
+    choice = choose(cells, fits)
     winner = next(one for one in candidates if one.name == choice.cell.bundle)
+    loss = judge.loss(made[winner.name], Target.parse(choice.cell.runtime))
     bundle = hand_over(winner, request, request.folder / ANSWER, say)
-    return Answer(bundle, choice, dense_top1, tuple(cells), prices, search.tried, search.taught, time.monotonic() - started)
+    return Answer(bundle, choice, loss, tuple(cells), prices, search.tried, search.taught, time.monotonic() - started)
 
 
 def _finalists(search: Search) -> list[Candidate]:

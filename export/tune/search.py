@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 
 from export.latency.target import LatencyTarget
 from export.tune.candidates import Candidate, OnStep, make
+from export.tune.judge import Judge
 from export.tune.request import Lessons, TuneRequest
 from export.tune.shares import next_share, next_taught
+from runtime.plan import Target
 
 _RESERVE = 2.0
 """The final comparison and the hand-over take about as long as this many shares."""
@@ -22,12 +24,14 @@ class Search:
     Args:
         request: see `TuneRequest`.
         prices: what time is counted by.
+        judge: of the losses.
         started: `time.monotonic()` when the tuning began.
         say: told what is being done.
     """
 
     request: TuneRequest
     prices: LatencyTarget
+    judge: Judge
     started: float
     say: OnStep
     tried: dict[float, bool] = field(default_factory=dict)
@@ -35,7 +39,7 @@ class Search:
     taught: dict[float, bool] = field(default_factory=dict)
     """The same of the shares that were distilled."""
     made: list[Candidate] = field(default_factory=list)
-    """Every decomposed bundle that there is a score of."""
+    """Every decomposed bundle that was judged."""
 
     def run(self) -> None:
         """Find the deepest share within the budget; with lessons, another one that is taught."""
@@ -60,13 +64,16 @@ class Search:
     def _within_budget(self, candidate: Candidate) -> bool:
         """Whether the fp32 bundle and some int8 one of it lose little enough; int8 is not made where fp32 already fails."""
 
-        def loss(one: Candidate) -> float:
-            accuracy = make(one, self.request, self.say).manifest.accuracy
+        def fits(one: Candidate, target: Target) -> bool:
+            bundle = make(one, self.request, self.say)
             self.made.append(one)
-            return 100 * (accuracy.dense_top1 - accuracy.top1)
+            self.say(f"{one.name} on {target.label}: what it loses")
+            found = self.judge.fits(bundle, target)
+            self.say(f"{one.name} on {target.label}: {self.judge.loss(bundle, target).describe()}")
+            return found
 
-        if loss(candidate) > self.request.max_drop:
+        if not fits(candidate, self.request.targets[0]):
             return False
         # Every int8 form is made, since which runtime is the fastest is only known once they are measured.
-        lowered = [loss(replace(candidate, lowering=lowering)) for lowering in self.request.lowerings]
-        return min(lowered) <= self.request.max_drop
+        lowered = [fits(replace(candidate, lowering=lowering), Target(lowering)) for lowering in self.request.lowerings]
+        return any(lowered)

@@ -14,13 +14,18 @@ if TYPE_CHECKING:
     from export.tune.run import Answer
     from runtime.stats import Interval
 
+_PICTURED = 2000
+"""Validation images on which every cell of the report is scored."""
 _OPENVINO_BF16 = "openvino:bf16"
 
 
 def tune(
     model: Annotated[str, typer.Option(help="The dense model, as for export.")] = "demo",
     data: Annotated[str, typer.Option(help="Data SPEC with calibration, validation and test splits (docs/data.md).")] = "demo",
-    max_drop: Annotated[float, typer.Option(help="Points of top-1 that may be lost on the validation split.")] = 1.0,
+    max_drop: Annotated[float, typer.Option(help="Points of top-1 that may be lost against the dense model.")] = 1.0,
+    confidence: Annotated[
+        float, typer.Option(help="How sure it must be on the validation images that no more are lost; 0.5 leaves no margin.")
+    ] = 0.8,
     runtime: Annotated[
         list[str] | None, typer.Option("--runtime", help="Repeatable: ort, openvino, openvino:bf16. Default: all that run here.")
     ] = None,
@@ -31,7 +36,9 @@ def tune(
         str | None, typer.Option(help="Whose times auto counts by, as for export. Default: where the dense model is the fastest.")
     ] = None,
     threads: Threads = DEFAULT_THREADS,
-    images: Annotated[int, typer.Option(min=1, help="Validation images, at most.")] = 2000,
+    images: Annotated[
+        int, typer.Option(min=1, help="Validation images, at most: the validation split, then training images left over.")
+    ] = 10_000,
     test_images: Annotated[int | None, typer.Option(min=1, help="Test images for the answer. Default: all.")] = None,
     calibration_images: Annotated[int | None, typer.Option(min=1, help="Default: the whole calibration split.")] = None,
     distill: Annotated[
@@ -54,13 +61,13 @@ def tune(
     from vitnla.cli.evaluation import load_evaluation
 
     request = TuneRequest(
-        model, data, max_drop, targets(runtime or _all_here(), "cpu"), batch, threads, images, test_images, calibration_images,
+        model, data, max_drop, confidence, targets(runtime or _all_here(), "cpu"), batch, threads, images, test_images, calibration_images,
         seconds(time_budget, "--time-budget"), duration, output, command_line(),
         LatencyTarget.parse(latency_runtime) if latency_runtime else None, Lessons(distill, distill_images) if distill else None,
     )  # fmt: skip
     request.check()
     with status() as on_step:
-        answer = run(request, load_evaluation(data, "validation", images), on_step)
+        answer = run(request, load_evaluation(data, "validation", min(images, _PICTURED)), on_step)
     report = output / "report.html"
     write(list(answer.cells), report, "html", f"vitdeploy tune: {model}, at most {max_drop:g} points")
     if json:
@@ -90,9 +97,13 @@ def _say_answer(answer: Answer, request: Any) -> None:
         f"{choice.dense.runtime})"
     )
     say(
-        f"top-1 on {accuracy.images:,} test images: {accuracy.top1:.2%} (dense {accuracy.dense_top1:.2%}); chosen on the validation split, "
+        f"top-1 on {accuracy.images:,} test images: {accuracy.top1:.2%} (dense {accuracy.dense_top1:.2%}); {_chosen(answer)}, "
         f"in {answer.seconds / 60:.1f} min"
     )
+
+
+def _chosen(answer: Answer) -> str:
+    return f"chosen because it {answer.loss.describe()}" if answer.loss.images else "the dense model itself"
 
 
 def _times(ratio: Interval | None) -> str:
@@ -114,7 +125,7 @@ def _record(answer: Answer) -> dict[str, Any]:
         "gain_over_fastest_dense": choice.gain and choice.gain._asdict(),
         "fastest_dense": {"bundle": choice.dense.bundle, "runtime": choice.dense.runtime},
         "drop_points": 100 * (accuracy.dense_top1 - accuracy.top1),
-        "validation": {"dense_top1": answer.dense_top1, "top1": choice.cell.top1, "images": choice.cell.accuracy_images},
+        "validation": {**answer.loss.model_dump(), "lost_points": answer.loss.points()._asdict() if answer.loss.images else None},
         "test": accuracy.model_dump(include={"dense_top1", "top1", "agreement", "images"}),
         "candidates": [
             cell.model_dump(include={"bundle", "method", "runtime", "precision", "images_per_s", "top1", "error"})
