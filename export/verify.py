@@ -12,11 +12,11 @@ import numpy as np
 import onnxruntime
 
 from export.preparation import Prepare
+from runtime.api import open_session
+from runtime.batching import run_in_batches
 from runtime.bundle import Bundle, Parity
 from runtime.logits import relative_error
-from runtime.machine import usable_cores
-from runtime.runners.base import Images, Logits, RunOptions
-from runtime.runners.registry import runner
+from runtime.runners.base import Images, Logits
 from vitnla.data.image_files import Images as Pixels
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ def runtime_model(bundle: Bundle, runtime: str) -> Iterator[Callable[[Images], L
     Raises:
         MissingDependencyError: the runtime is not installed.
     """
-    session = runner(runtime).load(bundle, RunOptions(threads=usable_cores()))
+    session = open_session(bundle, runtime, batch=_BATCH)
     try:
-        yield session.run
+        yield lambda images: run_in_batches(session, images, _BATCH)
     finally:
         session.close()

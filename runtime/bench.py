@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from runtime.cells import Measured, Origin, make_cells
-from runtime.evaluation import Evaluation, evaluate
+from runtime.evaluation import Evaluation, Score, evaluate
 from runtime.journal import Failure, Found, Journal, Step
 from runtime.logits import relative_error
 from runtime.machine import machine_facts
 from runtime.plan import BenchPlan, Case, Target
 from runtime.results import Cell
+from runtime.runners.base import Logits
 from runtime.scenarios import find_batch, find_rate
 from runtime.worker_client import Worker
 from vitnla.common.errors import InputError, MissingDependencyError, VitDeployError
@@ -95,8 +96,7 @@ class Bench:
         for one in self.cells:
             # What failed is tried again, and takes part in as many rounds as the others did.
             one.first_round = self._rounds_kept - len(one.slices)
-        groups = {(one.case.bundle.name, one.case.target) for one in self.cells}
-        self.total = len(self.cells) * (max(map(self._missing, self.cells)) + 2) + len(groups)
+        self.total = len(self.cells) * (max(map(self._missing, self.cells)) + 3)
 
     def load(self, stack: contextlib.ExitStack) -> None:
         """Start a worker per cell that can run, load it and warm it up."""
@@ -139,33 +139,23 @@ class Bench:
             number += 1
 
     def score(self, evaluation: Evaluation) -> None:
-        """Accuracy once per bundle and target, on the worker with the largest batch, and again at a batch size that answers otherwise.
+        """Accuracy, from the largest batch down; a batch size that answers like one that was scored shares its score.
 
         A runtime compiles a model per batch size, and what is timed must be what is scored.
         """
-        groups: dict[tuple[str, Target], list[tuple[int, Measured]]] = {}
-        for place, one in self._live():
-            if one.score is None:
-                groups.setdefault((one.case.bundle.name, one.case.target), []).append((place, one))
-        for group in groups.values():
-            left = sorted(group, key=lambda entry: -entry[1].case.batch)
-            while left:
-                left = self._score_alike(left, evaluation)
-                self.total += bool(left)
-
-    def _score_alike(self, group: list[tuple[int, Measured]], evaluation: Evaluation) -> list[tuple[int, Measured]]:
-        """Score the first of a group, and with it all that answer like it; the others are returned."""
-        (place, first), *others = group
-        with self._step(first, "accuracy", vital=False):
-            images, _ = first.case.bundle.reference()
-            answers = {place: self._workers[place].infer(images) for place, _ in group}
-            alike = [entry for entry in group if relative_error(answers[entry[0]], answers[place]) <= _ALIKE]
-            found = evaluate(self._workers[place].infer, first.case.bundle, evaluation)
-            for _, one in alike:
+        scored: dict[tuple[str, Target], list[tuple[Logits, Score]]] = {}
+        unscored = [(place, one) for place, one in self._live() if one.score is None]
+        for place, one in sorted(unscored, key=lambda entry: -entry[1].case.batch):
+            with self._step(one, "accuracy", vital=False):
+                bundle, worker = one.case.bundle, self._workers[place]
+                known = scored.setdefault((bundle.name, one.case.target), [])
+                answers = worker.infer(bundle.reference()[0])
+                alike = (score for logits, score in known if relative_error(answers, logits) <= _ALIKE)
+                if (found := next(alike, None)) is None:
+                    found = evaluate(worker.infer, bundle, evaluation)
+                    known.append((answers, found))
                 one.score = found
-            self._keep(Step(scores={place: found for place, _ in alike}))
-            return [entry for entry in others if entry not in alike]
-        return others
+                self._keep(Step(scores={place: found}))
 
     def weigh(self) -> None:
         """Memory of a fresh process per cell, after all others have ended."""

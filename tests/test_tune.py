@@ -14,12 +14,12 @@ from export.options import ExportOptions
 from export.run import ExportRequest, export_model
 from export.tune.candidates import Candidate, make
 from export.tune.choice import choose
-from export.tune.judge import Judge, Loss, judging_splits, verdict
+from export.tune.judge import Classifier, Judge, Loss, judging_splits, verdict
 from export.tune.prices import prices_of, settled_prices
 from export.tune.request import Lessons, TuneRequest
 from export.tune.run import SETTINGS, tune
 from export.tune.shares import FIRST, LEAST, MOST, RESOLUTION, STEP, TAUGHT_RESOLUTION, next_share, next_taught
-from runtime.bundle import Bundle
+from runtime.bundle import MODEL, Bundle
 from runtime.evaluation import Evaluation
 from runtime.plan import Target
 from runtime.results import Cell
@@ -131,6 +131,9 @@ class TestVerdict:
         assert verdict(close, 1.0, 0.5, final=False) is None
         assert verdict(close, 1.0, 0.5, final=True) is True  # 1.0 point, as measured
         assert verdict(close, 1.0, 0.8, final=True) is False
+        assert verdict(Loss(images=9), 0.0, 0.8, final=True) is True  # the same answers
+        assert verdict(Loss(images=1000, lost=20, gained=20), 1.2, 0.5, final=False) is None
+        assert verdict(Loss(images=1000, lost=20, gained=20), 1.7, 0.999, final=True) is False
         assert verdict(Loss(), 1.0, 0.5, final=False) is None
         assert verdict(Loss(), 1.0, 0.5, final=True) is False
 
@@ -174,20 +177,30 @@ class TestJudge:
         assert np.array_equal(few, many[: len(few)])
 
     def test_what_was_counted_is_kept_and_gone_on_with(self, tiny_bundle: Bundle, tiny_data: Dataset, tmp_path: Path) -> None:
-        split = tiny_data.split("validation" if "validation" in tiny_data.splits else "test")
-        flipped = Split(split.images, (split.labels + 1) % len(tiny_data.labels))
-        request = _request(tmp_path, max_drop=5.0, batch=3)
+        split = tiny_data.split("test")
+        request, said = _request(tmp_path, max_drop=5.0, batch=3), list[str]()
         other = Bundle(tiny_bundle.folder, tiny_bundle.manifest.model_copy(update={"name": "other"}))
-        judge = Judge(request, tiny_bundle, (split, flipped))
-        assert judge.fits(tiny_bundle, Target("ort"))  # by definition, and without a look
-        assert judge.loss(tiny_bundle, Target("ort")).images == 0
+        few = Judge(request, tiny_bundle, (split.head(7),), said.append)
+        assert few.fits(tiny_bundle, Target("ort"))  # by definition, and without a look
         assert not (tmp_path / "judged.json").exists()
-        assert judge.fits(other, Target("ort")) == (verdict(judge.loss(other, Target("ort")), 5.0, 0.8, final=True))
-        found = judge.loss(other, Target("ort"))
-        assert (found.lost, found.gained) == (0, 0)  # the same graph
-        assert "0.00 points" in found.describe()
-        again = Judge(request, tiny_bundle, (split, flipped))
-        assert again.loss(other, Target("ort")) == found
+        assert few.fits(other, Target("ort"))
+        assert few.loss(other, Target("ort")) == Loss(images=7, lost=0, gained=0)  # the same graph
+        more = Judge(request, tiny_bundle, (split.head(7), split.take(slice(7, 12))), said.append)
+        assert more.loss(other, Target("ort")).images == 7
+        assert more.fits(other, Target("ort"))
+        assert more.loss(other, Target("ort")) == Loss(images=12, lost=0, gained=0)
+        assert said[-1] == f"other on ort: {more.loss(other, Target('ort')).describe()}"
+        changed = {**tiny_bundle.manifest.files, MODEL: "0" * 64}
+        remade = Bundle(tiny_bundle.folder, other.manifest.model_copy(update={"files": changed}))
+        assert more.loss(remade, Target("ort")).images == 0
+
+    def test_top1_of_a_split(self, tiny_bundle: Bundle, tiny_data: Dataset, tmp_path: Path) -> None:
+        split = tiny_data.split("test")
+        with Classifier(tiny_bundle, Target("ort"), _request(tmp_path, batch=3)) as classifier:
+            right = classifier.right(split)
+            assert classifier.top1(split).value == pytest.approx(right.mean())
+            wrong = Split(split.images, np.where(right, split.labels + 1, split.labels))
+            assert classifier.top1(wrong).value == 0
 
 
 def _request(folder: Path, **changes: object) -> TuneRequest:
@@ -209,6 +222,7 @@ NO_IMAGES = Evaluation(lambda count: "", np.empty(0, np.int64), lambda bundle: (
         ({"time_budget_s": 0.0}, "time budget above 0"),
         ({"targets": (Target("trt"),)}, "does not know runtime 'trt'"),
         ({"targets": (Target("ort", "cuda"),)}, "does not know runtime 'ort:cuda'"),
+        ({"targets": (Target("openvino", precision="bf16"),)}, "in fp32 to hold the others against, got openvino:bf16"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused(tmp_path: Path, changes: dict[str, object], said: str) -> None:

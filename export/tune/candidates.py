@@ -9,7 +9,7 @@ from pathlib import Path
 from export.latency.target import DEFAULT_TARGET, LatencyTarget
 from export.options import ExportOptions
 from export.run import ExportRequest, export_model
-from export.tune.request import Lessons, TuneRequest
+from export.tune.request import PICTURED, Lessons, TuneRequest
 from runtime.bundle import MANIFEST, Bundle, open_bundle
 from vitnla.data.dispatch import load_data
 from vitnla.sources.dispatch import load_model
@@ -18,8 +18,6 @@ from vitnla.training.distill import teach
 from vitnla.training.loop import Progress
 
 OnStep = Callable[[str], None]
-_IMAGES = 1000
-"""Validation images that a candidate's manifest reports on; what is chosen by is the judge's count."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def make(candidate: Candidate, request: TuneRequest, on_step: OnStep) -> Bundle:
     folder = request.folder / "candidates" / candidate.name
     if (folder / MANIFEST).is_file():
         return open_bundle(folder)
-    return _export(candidate, request, folder, ("validation", _IMAGES), on_step)
+    return _export(candidate, request, folder, ("validation", min(request.images, PICTURED)), on_step)
 
 
 def hand_over(candidate: Candidate, request: TuneRequest, folder: Path, on_step: OnStep) -> Bundle:

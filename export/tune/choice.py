@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from runtime.results import Cell
+from runtime.results import Cell, Ratio
 from runtime.stats import Interval, paired_ratio
 
 DENSE = "none"
@@ -52,9 +52,9 @@ def choose(cells: Sequence[Cell], fits: Callable[[Cell], bool]) -> Choice:
     fastest = next(filter(fits, measured), fp32)
     dense = next(filter(fits, (cell for cell in measured if cell.method == DENSE)), fp32)
     gain = _over(fastest, dense)
-    if fastest is not dense and (gain is None or gain.low <= 1):
+    if gain is None or Ratio(baseline=dense.key, **gain._asdict()).verdict != "faster":
         fastest, gain = dense, None
-    return Choice(fastest, dense, fp32, gain if fastest is not dense else None, _over(fastest, fp32))
+    return Choice(fastest, dense, fp32, gain, _over(fastest, fp32))
 
 
 def _speed(cell: Cell) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -15,13 +15,14 @@ from export.preparation import bundle_preparation
 from export.tune.request import TuneRequest
 from runtime.api import open_session
 from runtime.batching import run_in_batches
-from runtime.bundle import Bundle
+from runtime.bundle import MODEL, Bundle
 from runtime.plan import Target
-from runtime.stats import Interval
+from runtime.stats import Interval, wilson
 from vitnla.common.files import write_atomically
 from vitnla.common.schema import Record
 from vitnla.data.dataset import Dataset, Split
 
+OnStep = Callable[[str], None]
 FILE, CHUNK = "judged.json", 500
 _SURE = 0.995
 """A verdict before the last image must be this sure: it is looked for after every chunk, so now and then chance would give one."""
@@ -45,9 +46,9 @@ class Loss(Record):
         return Interval(*(100 * value / self.images for value in (one, one - half, one + half)))
 
     def describe(self) -> str:
-        """`lost 0.62 points [0.13, 1.11] of 4,500 validation images`."""
+        """`lost 0.62 points [0.13, 1.11] on 4,500 images`."""
         value, low, high = self.points()
-        return f"lost {value:.2f} points [{low:.2f}, {high:.2f}] of {self.images:,} validation images"
+        return f"lost {value:.2f} points [{low:.2f}, {high:.2f}] on {self.images:,} images"
 
     def __add__(self, other: Loss) -> Loss:
         return Loss(images=self.images + other.images, lost=self.lost + other.lost, gained=self.gained + other.gained)
@@ -69,12 +70,14 @@ def verdict(loss: Loss, max_drop: float, confidence: float, *, final: bool) -> b
     """
     if not loss.images:
         return False if final else None
-    value, low, high = loss.points(2 * _SURE - 1)
+    sure = max(_SURE, confidence)
+    value, low, high = loss.points(2 * sure - 1)
     if high <= max_drop or low > max_drop:
         return high <= max_drop
     if not final:
         return None
-    return value + (high - value) * float(ndtri(confidence) / ndtri(_SURE)) <= max_drop
+    identical = not loss.lost and not loss.gained
+    return identical or value + (high - value) * float(ndtri(confidence) / ndtri(sure)) <= max_drop
 
 
 def judging_splits(data: Dataset, count: int, taught: int | None) -> tuple[Split, ...]:
@@ -95,72 +98,73 @@ def judging_splits(data: Dataset, count: int, taught: int | None) -> tuple[Split
     return (validation, training.take(places)) if len(places) else (validation,)
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    images: Split
-    ends_at: int
-
-
 class Judge:
-    """Counts what bundles lose against the dense fp32 model, both on the runtime that they are meant for; what was counted is kept.
+    """Counts what bundles lose against the dense fp32 model, each where it is meant to run; what was counted is kept.
 
     Args:
         request: its folder keeps the counts, so that a tuning that goes on, or asks for another loss, goes on counting.
         dense: the dense model in fp32.
         splits: see `judging_splits`.
+        say: told what is being done.
     """
 
-    def __init__(self, request: TuneRequest, dense: Bundle, splits: tuple[Split, ...]) -> None:
-        self._request, self._dense_bundle, self._splits = request, dense, splits
+    def __init__(self, request: TuneRequest, dense: Bundle, splits: tuple[Split, ...], say: OnStep) -> None:
+        self._request, self._dense, self._splits, self._say = request, dense, splits, say
         self._path = request.folder / FILE
         self._losses = dict(_Judged.read(self._path).losses) if self._path.is_file() else {}
-        self._dense: dict[int, NDArray[np.bool_]] = {}
-        self.total = sum(map(len, splits))
+        self._dense_right = np.empty(0, np.bool_)
+        self._total = sum(map(len, splits))
 
     def loss(self, bundle: Bundle, target: Target) -> Loss:
         """What is known of a bundle so far."""
-        return self._losses.get(_key(bundle, target), Loss())
+        return self._losses.get(self._key(bundle, target), Loss())
 
     def fits(self, bundle: Bundle, target: Target) -> bool:
-        """Whether a bundle on a runtime is within the budget. The dense fp32 model is, by definition, on the first runtime."""
-        if bundle.name == self._dense_bundle.name and target == self._request.targets[0]:
+        """Whether a bundle on a runtime is within the budget. The dense fp32 model is, by definition, on the reference runtime."""
+        if bundle.name == self._dense.name and target == self._request.reference:
             return True
-        found, session = self.loss(bundle, target), None
-        for chunk in self._chunks():
-            if (known := self._verdict(found)) is not None:
-                return known
-            if chunk.ends_at <= found.images:
-                continue
-            session = session or _Classifier(bundle, target, self._request)
-            found += self._compare(session, chunk)
-            self._losses[_key(bundle, target)] = found
-            write_atomically(self._path, _Judged(losses=self._losses).to_json())
-        return bool(self._verdict(found))
+        found = self.loss(bundle, target)
+        self._say(f"{bundle.name} on {target.label}: what it loses")
+        with contextlib.ExitStack() as stack:
+            classifier = None
+            while (known := self._verdict(found)) is None:
+                classifier = classifier or stack.enter_context(Classifier(bundle, target, self._request))
+                last = min(found.images + CHUNK, self._total)
+                found += self._compare(classifier, found.images, last)
+                self._losses[self._key(bundle, target)] = found
+                write_atomically(self._path, _Judged(losses=self._losses).to_json())
+        if found.images:
+            self._say(f"{bundle.name} on {target.label}: {found.describe()}")
+        return known
 
     def _verdict(self, loss: Loss) -> bool | None:
-        return verdict(loss, self._request.max_drop, self._request.confidence, final=loss.images >= self.total)
+        return verdict(loss, self._request.max_drop, self._request.confidence, final=loss.images >= self._total)
 
-    def _compare(self, session: _Classifier, chunk: _Chunk) -> Loss:
-        ours = session.right(chunk.images)
-        if chunk.ends_at not in self._dense:
-            self._dense[chunk.ends_at] = self._reference.right(chunk.images)
-        dense = self._dense[chunk.ends_at]
+    def _compare(self, classifier: Classifier, first: int, last: int) -> Loss:
+        while len(self._dense_right) < last:
+            more = min(len(self._dense_right) + CHUNK, self._total)
+            self._dense_right = np.append(self._dense_right, self._right(self._reference, len(self._dense_right), more))
+        ours, dense = self._right(classifier, first, last), self._dense_right[first:last]
         return Loss(images=len(ours), lost=int((dense & ~ours).sum()), gained=int((ours & ~dense).sum()))
 
     @cached_property
-    def _reference(self) -> _Classifier:
-        return _Classifier(self._dense_bundle, self._request.targets[0], self._request)
+    def _reference(self) -> Classifier:
+        return Classifier(self._dense, self._request.reference, self._request)
 
-    def _chunks(self) -> Iterator[_Chunk]:
-        done = 0
+    def _right(self, classifier: Classifier, first: int, last: int) -> NDArray[np.bool_]:
+        parts, start = [], 0
         for split in self._splits:
-            for start in range(0, len(split), CHUNK):
-                part = split.take(slice(start, min(start + CHUNK, len(split))))
-                done += len(part)
-                yield _Chunk(part, done)
+            part = split.take(slice(max(first - start, 0), max(last - start, 0)))
+            parts += [classifier.right(part)] if len(part) else []
+            start += len(split)
+        return np.concatenate(parts)
+
+    def _key(self, bundle: Bundle, target: Target) -> str:
+        graphs = " against ".join(one.manifest.files[MODEL][:12] for one in (bundle, self._dense))
+        return f"{bundle.name} on {target.label}: {graphs} on {self._request.reference.label}"
 
 
-class _Classifier:
+class Classifier:
     """A bundle on a runtime, at the batch size that is tuned for: what is judged is what is timed."""
 
     def __init__(self, bundle: Bundle, target: Target, request: TuneRequest) -> None:
@@ -168,11 +172,18 @@ class _Classifier:
         self._batch = request.batch
         self._session = open_session(bundle, target.label, provider=target.provider, threads=request.threads, batch=request.batch)
 
-    def right(self, images: Split) -> NDArray[np.bool_]:
+    def __enter__(self) -> Classifier:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._session.close()
+
+    def right(self, split: Split) -> NDArray[np.bool_]:
         """Which images [N] get their label."""
-        answers = run_in_batches(self._session, self._prepare(images.images), self._batch)
-        return np.asarray(answers.argmax(axis=1) == images.labels)
+        answers = run_in_batches(self._session, self._prepare(split.images), self._batch)
+        return np.asarray(answers.argmax(axis=1) == split.labels)
 
-
-def _key(bundle: Bundle, target: Target) -> str:
-    return f"{bundle.name} on {target.label}"
+    def top1(self, split: Split) -> Interval:
+        """The share of a split that is right, batch by batch, so that no more than a chunk of it is in memory."""
+        chunks = (split.take(slice(start, start + CHUNK)) for start in range(0, len(split), CHUNK))
+        return wilson(sum(int(self.right(chunk).sum()) for chunk in chunks), len(split))

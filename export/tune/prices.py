@@ -10,6 +10,7 @@ from runtime.bench import run_bench
 from runtime.bundle import Bundle
 from runtime.plan import BenchPlan
 from runtime.results import Cell
+from vitnla.common.errors import VerdictError
 from vitnla.common.files import write_atomically
 from vitnla.common.schema import Record
 
@@ -42,8 +43,15 @@ def settled_prices(request: TuneRequest, dense: Sequence[Bundle], only: dict[str
 
 
 def prices_of(cells: Sequence[Cell]) -> LatencyTarget:
-    """Of the cell of the highest throughput."""
-    fastest = max((cell for cell in cells if cell.error is None), key=lambda cell: cell.images_per_s or 0.0)
+    """Of the cell of the highest throughput.
+
+    Raises:
+        VerdictError: no cell was measured; says what became of the first.
+    """
+    measured = [cell for cell in cells if cell.error is None]
+    if not measured:
+        raise VerdictError(f"no dense bundle could be timed: {cells[0].error}", "vitdeploy doctor says what runs here")
+    fastest = max(measured, key=lambda cell: cell.images_per_s or 0.0)
     if fastest.precision == "int8":  # whatever the arithmetic of the rest
         return LatencyTarget.parse(f"{fastest.runtime.partition(':')[0]}:int8")
     return LatencyTarget.parse(fastest.runtime)

@@ -10,6 +10,8 @@ from runtime.plan import Target
 from vitnla.common.errors import InputError
 from vitnla.common.schema import Record
 
+PICTURED = 2000
+"""Validation images, at most, on which every candidate's manifest and every cell of the report are scored."""
 LOWERINGS = ("ort", "openvino")
 """Runtimes for which int8 graphs are tuned here."""
 
@@ -67,9 +69,19 @@ class TuneRequest:
     lessons: Lessons | None = None
 
     @property
+    def reference(self) -> Target:
+        """Where the dense fp32 model gives the answers that others are held against: the first that computes in fp32."""
+        return next(target for target in self.targets if target.precision is None)
+
+    @property
+    def lowering_targets(self) -> dict[str, Target]:
+        """The runtimes that int8 graphs are made for, and the first target of each."""
+        return {target.runtime: target for target in reversed(self.targets)}
+
+    @property
     def lowerings(self) -> tuple[str, ...]:
         """The runtimes that int8 graphs are made for."""
-        return tuple(dict.fromkeys(target.runtime for target in self.targets if target.runtime in LOWERINGS))
+        return tuple(dict.fromkeys(target.runtime for target in self.targets))
 
     @property
     def taught_images(self) -> int | None:
@@ -100,6 +112,9 @@ class TuneRequest:
             if target.runtime not in LOWERINGS or target.provider != "cpu":
                 hint = f"tune chooses among {' and '.join(LOWERINGS)} so far; export --precision and bench compare the others"
                 raise InputError(f"tune does not know runtime '{target.label}'", hint)
+        if all(target.precision is not None for target in self.targets):
+            found = ", ".join(target.label for target in self.targets)
+            raise InputError(f"expected a runtime in fp32 to hold the others against, got {found}", "add --runtime ort")
 
 
 class TuneSettings(Record):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from export.latency.target import LatencyTarget
 from export.tune.candidates import Candidate, OnStep, hand_over, make
 from export.tune.choice import Choice, choose
-from export.tune.judge import Judge, Loss, judging_splits
+from export.tune.judge import Classifier, Judge, Loss, judging_splits
 from export.tune.prices import settled_prices
 from export.tune.request import TuneRequest, TuneSettings
 from export.tune.search import Search
@@ -18,6 +18,7 @@ from runtime.bundle import Bundle
 from runtime.evaluation import Evaluation
 from runtime.plan import BenchPlan, Target
 from runtime.results import Cell, append_cells
+from runtime.stats import Interval
 from vitnla.common.errors import InputError
 from vitnla.common.files import write_atomically
 from vitnla.data.dispatch import load_data
@@ -35,7 +36,9 @@ class Answer:
     bundle: Bundle
     choice: Choice
     loss: Loss
-    """Of the answer, on the validation images."""
+    """Of the answer, on the images that it was chosen by."""
+    top1: Interval
+    """Of the answer on the test split, where and as it was timed."""
     cells: tuple[Cell, ...]
     prices: LatencyTarget
     """What time was counted by."""
@@ -70,32 +73,34 @@ def tune(request: TuneRequest, evaluation: Evaluation, on_step: OnStep = lambda 
     bundles = [make(one, request, say) for one in dense]
     say("timing the dense bundles")
     prices = settled_prices(request, bundles, _places(dense))
-    judge = Judge(request, bundles[0], judging_splits(load_data(request.data), request.images, request.taught_images))
+    data = load_data(request.data)
+    judge = Judge(request, bundles[0], judging_splits(data, request.images, request.taught_images), say)
     search = Search(request, prices, judge, started, say)
     search.run()
     finalists = _finalists(search)
-    candidates = list(dict.fromkeys([*dense, *finalists, *search.made]))
-    # What will not be chosen is measured for the picture, in fp32 on one runtime only.
-    aside = {
-        one.name: frozenset({request.targets[0].runtime}) for one in search.made if one not in finalists and not one.lowering
-    }
+    aside = [one for one in search.made if one not in finalists and one.lowering is None]
+    candidates = [*dense, *finalists, *aside]
+    # They are there for the picture, so on one runtime only.
+    elsewhere = {one.name: frozenset({request.reference.runtime}) for one in aside}
     plan = BenchPlan(
         tuple(make(one, request, say) for one in candidates), request.targets, (request.batch,), request.threads,
-        seconds=request.seconds, rounds=_ROUNDS, only=_places(candidates) | aside,
+        seconds=request.seconds, rounds=_ROUNDS, only=_places(candidates) | elsewhere,
     )  # fmt: skip
     cells = run_bench(plan, evaluation, command=request.command, progress=lambda done, total, text: say(text))
     append_cells(request.folder / RESULTS, cells)
     made = {bundle.name: bundle for bundle in plan.bundles}
 
-    def fits(cell: Cell) -> bool:
-        say(f"{cell.bundle} on {cell.runtime}: what it loses")
-        return judge.fits(made[cell.bundle], Target.parse(cell.runtime))
-
-    choice = choose(cells, fits)
+    choice = choose(cells, lambda cell: judge.fits(made[cell.bundle], Target.parse(cell.runtime)))
     winner = next(one for one in candidates if one.name == choice.cell.bundle)
-    loss = judge.loss(made[winner.name], Target.parse(choice.cell.runtime))
+    target = Target.parse(choice.cell.runtime)
+    loss = judge.loss(made[winner.name], target)
     bundle = hand_over(winner, request, request.folder / ANSWER, say)
-    return Answer(bundle, choice, loss, tuple(cells), prices, search.tried, search.taught, time.monotonic() - started)
+    say(f"{bundle.name} on {target.label}: test accuracy")
+    test = data.split("test")
+    with Classifier(bundle, target, request) as classifier:
+        top1 = classifier.top1(test.head(request.test_images) if request.test_images else test)
+    seconds = time.monotonic() - started
+    return Answer(bundle, choice, loss, top1, tuple(cells), prices, search.tried, search.taught, seconds)
 
 
 def _finalists(search: Search) -> list[Candidate]:

@@ -15,6 +15,8 @@ from runtime.plan import Target
 
 _RESERVE = 2.0
 """The final comparison and the hand-over take about as long as this many shares."""
+_LATER = 0.6
+"""What a share takes of the first one's time: that has calibrated, timed operators and had the dense model answer."""
 
 
 @dataclass
@@ -51,29 +53,28 @@ class Search:
         self, found: dict[float, bool], following: Callable[[], float | None], lessons: Lessons | None, reserve: float
     ) -> None:
         """Score one share after the other while there is time for it and for what must follow; the first is always scored."""
-        longest, how = 0.0, ", distilled" if lessons else ""
+        expected, how = 0.0, ", distilled" if lessons else ""
         while (share := following()) is not None:
             begun = time.monotonic()
-            if found and begun - self.started + (1 + reserve) * longest > self.request.time_budget_s:
+            if found and begun - self.started + (1 + reserve) * expected > self.request.time_budget_s:
                 self.say(f"no time for a share of {share:g}{how}")
                 return
             found[share] = self._within_budget(Candidate(share, None, lessons, self.prices))
-            longest = max(longest, time.monotonic() - begun)
+            seconds = time.monotonic() - begun
+            expected = seconds * _LATER if len(found) == 1 else max(expected, seconds)
             self.say(f"share {share:g}{how}: {'within' if found[share] else 'beyond'} {self.request.max_drop:g} points")
 
     def _within_budget(self, candidate: Candidate) -> bool:
         """Whether the fp32 bundle and some int8 one of it lose little enough; int8 is not made where fp32 already fails."""
 
         def fits(one: Candidate, target: Target) -> bool:
-            bundle = make(one, self.request, self.say)
             self.made.append(one)
-            self.say(f"{one.name} on {target.label}: what it loses")
-            found = self.judge.fits(bundle, target)
-            self.say(f"{one.name} on {target.label}: {self.judge.loss(bundle, target).describe()}")
-            return found
+            return self.judge.fits(make(one, self.request, self.say), target)
 
-        if not fits(candidate, self.request.targets[0]):
+        if not fits(candidate, self.request.reference):
             return False
         # Every int8 form is made, since which runtime is the fastest is only known once they are measured.
-        lowered = [fits(replace(candidate, lowering=lowering), Target(lowering)) for lowering in self.request.lowerings]
+        lowered = [
+            fits(replace(candidate, lowering=lowering), target) for lowering, target in self.request.lowering_targets.items()
+        ]
         return any(lowered)

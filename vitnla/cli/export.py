@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from runtime.bundle import Bundle
 
 _METHOD, _BUNDLE, _ENGINE, _CHECK, _ONNX = "Method", "Bundle", "Engine", "Verification", "Models of the form onnx:FILE"
-_OPSET = 20
 _REFERENCES = {"torch": "torch", "original-onnx": "the original graph", "rewritten-onnx": "the rewritten graph, not optimised"}
 
 

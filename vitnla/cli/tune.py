@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from export.tune.run import Answer
     from runtime.stats import Interval
 
-_PICTURED = 2000
-"""Validation images on which every cell of the report is scored."""
 _OPENVINO_BF16 = "openvino:bf16"
 
 
@@ -24,7 +22,7 @@ def tune(
     data: Annotated[str, typer.Option(help="Data SPEC with calibration, validation and test splits (docs/data.md).")] = "demo",
     max_drop: Annotated[float, typer.Option(help="Points of top-1 that may be lost against the dense model.")] = 1.0,
     confidence: Annotated[
-        float, typer.Option(help="How sure it must be on the validation images that no more are lost; 0.5 leaves no margin.")
+        float, typer.Option(help="How sure it must be, on those images, that no more are lost; 0.5 leaves no margin.")
     ] = 0.8,
     runtime: Annotated[
         list[str] | None, typer.Option("--runtime", help="Repeatable: ort, openvino, openvino:bf16. Default: all that run here.")
@@ -37,7 +35,7 @@ def tune(
     ] = None,
     threads: Threads = DEFAULT_THREADS,
     images: Annotated[
-        int, typer.Option(min=1, help="Validation images, at most: the validation split, then training images left over.")
+        int, typer.Option(min=1, help="Images to choose by, at most: the validation split, then training images left over.")
     ] = 10_000,
     test_images: Annotated[int | None, typer.Option(min=1, help="Test images for the answer. Default: all.")] = None,
     calibration_images: Annotated[int | None, typer.Option(min=1, help="Default: the whole calibration split.")] = None,
@@ -53,7 +51,7 @@ def tune(
     from rich.console import Console
 
     from export.latency.target import LatencyTarget
-    from export.tune.request import Lessons, TuneRequest
+    from export.tune.request import PICTURED, Lessons, TuneRequest
     from export.tune.run import RESULTS
     from export.tune.run import tune as run
     from runtime.report.console import cells_table
@@ -67,7 +65,7 @@ def tune(
     )  # fmt: skip
     request.check()
     with status() as on_step:
-        answer = run(request, load_evaluation(data, "validation", min(images, _PICTURED)), on_step)
+        answer = run(request, load_evaluation(data, "validation", min(images, PICTURED)), on_step)
     report = output / "report.html"
     write(list(answer.cells), report, "html", f"vitdeploy tune: {model}, at most {max_drop:g} points")
     if json:
@@ -97,7 +95,8 @@ def _say_answer(answer: Answer, request: Any) -> None:
         f"{choice.dense.runtime})"
     )
     say(
-        f"top-1 on {accuracy.images:,} test images: {accuracy.top1:.2%} (dense {accuracy.dense_top1:.2%}); {_chosen(answer)}, "
+        f"top-1 on {accuracy.images:,} test images, there: {answer.top1.value:.2%} [{answer.top1.low:.2%}, {answer.top1.high:.2%}] "
+        f"(dense {accuracy.dense_top1:.2%}); {_chosen(answer)}, "
         f"in {answer.seconds / 60:.1f} min"
     )
 
@@ -124,9 +123,9 @@ def _record(answer: Answer) -> dict[str, Any]:
         "baseline": {"bundle": choice.fp32.bundle, "runtime": choice.fp32.runtime},
         "gain_over_fastest_dense": choice.gain and choice.gain._asdict(),
         "fastest_dense": {"bundle": choice.dense.bundle, "runtime": choice.dense.runtime},
-        "drop_points": 100 * (accuracy.dense_top1 - accuracy.top1),
+        "drop_points": 100 * (accuracy.dense_top1 - answer.top1.value),
         "validation": {**answer.loss.model_dump(), "lost_points": answer.loss.points()._asdict() if answer.loss.images else None},
-        "test": accuracy.model_dump(include={"dense_top1", "top1", "agreement", "images"}),
+        "test": {"images": accuracy.images, "dense_top1": accuracy.dense_top1, "top1": answer.top1._asdict()},
         "candidates": [
             cell.model_dump(include={"bundle", "method", "runtime", "precision", "images_per_s", "top1", "error"})
             for cell in answer.cells
