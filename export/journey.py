@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -47,11 +48,15 @@ class Journey:
         self.stages += (loss_stage(stage, self.last, after, self._split.labels),)
         self.last = after
 
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self._split.fingerprint()
+
     def accuracy(self, split: str) -> Accuracy:
         """Top-1 of the dense source and of the last model, as fractions, and how often the two agree."""
         labels, dense, last = self._split.labels, self.dense.classes, self.last.classes
         return Accuracy(
-            split=split, fingerprint=self._split.fingerprint(), images=len(labels), dense_top1=float((dense == labels).mean()),
+            split=split, fingerprint=self._fingerprint, images=len(labels), dense_top1=float((dense == labels).mean()),
             top1=float((last == labels).mean()), agreement=float((last == dense).mean()),
         )  # fmt: skip
 

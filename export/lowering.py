@@ -14,7 +14,7 @@ from export.engine_graph import survives
 from export.plan import Lowering
 from export.precision import to_fp16
 from export.quantize.calibration import Calibration, input_magnitudes
-from export.quantize.linears import encoder_linears, linear_macs, name_nodes
+from export.quantize.linears import count_int8_linears, encoder_linears, linear_macs, name_nodes
 from export.quantize.onnxruntime_int8 import merge_biases, quantize_linears, quantize_linears_dynamically
 from export.quantize.openvino_int8 import quantize_by_nncf
 from export.quantize.sensitivity import measure_sensitivity, restore, sensitive_linears
@@ -70,10 +70,9 @@ def _in_fp16(path: Path) -> None:
 def _by_nncf(path: Path, config: ViTConfig, calibration: Calibration) -> Quantization:
     before = calibration.logits(path)
     quantized = quantize_by_nncf(path, config, calibration.images)
-    linears = sum(node.op_type == "DequantizeLinear" for node in quantized.graph.node)
     save_model(quantized, path)
     return Quantization(
-        runtime="openvino", tool=f"nncf {version('nncf')}", images=len(calibration.images), quantized=linears,
+        runtime="openvino", tool=f"nncf {version('nncf')}", images=len(calibration.images), quantized=count_int8_linears(quantized),
         scheme="SmoothQuant; int8 weights per channel; products of the attention quantised too; head in float; bias correction",
         divergence=mean_divergence(before, calibration.logits(path)),
     )  # fmt: skip

@@ -105,8 +105,7 @@ def _time_operators(source: SourceModel, request: ExportRequest, on_step: Callab
 
 
 def _calibrate(source: SourceModel, data: Dataset, count: int | None, on_step: Callable[[str], None]) -> Statistics:
-    split = data.split("calibration")
-    split = split.head(count) if count else split
+    split = data.split("calibration").head(count)
 
     def progress(done: int, total: int) -> None:
         on_step(f"calibrating on {done} of {total} images")

@@ -15,7 +15,7 @@ from export.preparation import Prepare
 from runtime.api import open_session
 from runtime.batching import run_in_batches
 from runtime.bundle import Bundle, Parity
-from runtime.logits import relative_error
+from runtime.logits import as_log, relative_error
 from runtime.runners.base import Images, Logits
 from vitnla.data.image_files import Images as Pixels
 
@@ -79,8 +79,7 @@ def answer(onnx_model: Callable[[Images], Logits], prepare: Prepare, images: Pix
 
 def as_logits(output: str) -> Callable[[Logits], Logits]:
     """What reads the logits [B, classes] out of a graph's answers, which may be `probabilities`: up to a constant, their logarithm."""
-    smallest = np.finfo(np.float32).tiny
-    return lambda answers: answers if output == "logits" else np.asarray(np.log(np.maximum(answers, smallest)), np.float32)
+    return lambda answers: answers if output == "logits" else as_log(answers)
 
 
 @contextlib.contextmanager

@@ -115,7 +115,7 @@ def _settled(request: EvaluationRequest) -> Plan:
         raise InputError(f"this graph runs at batch {fixed} only, got batch {request.batch}", f"use -b {fixed}")
     folder, bundle = request.destination.absolute(), request.bundle.folder.absolute()
     split = load_images(request.data, request.split, request.bundle.manifest.labels)
-    split = split.head(request.limit) if request.limit else split
+    split = split.head(request.limit)
     plan = Plan(
         bundle=str(bundle), manifest_sha256=places.manifest_hash(bundle), data=_absolute(request.data), split=request.split,
         data_sha256=data_hash(split), files=isinstance(split.images, ImageFiles), size=getattr(split.images, "size", None),

@@ -58,7 +58,7 @@ def export_onnx(request: OnnxRequest, on_step: Callable[[str], None]) -> Bundle:
     moments: dict[GraphLinear, Moments] = {}
     if method.needs_moments:
         seen = data.split("calibration")
-        seen = seen.head(request.calibration_images) if request.calibration_images else seen
+        seen = seen.head(request.calibration_images)
         moments = _moments(source, linears, seen, preprocessing, weigh=method.needs_sensitivity(config), on_step=on_step)
     on_step(f"decomposing by {request.method}")
     result = method.apply(Encoder.of(model, linears), moments, config)

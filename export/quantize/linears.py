@@ -1,4 +1,4 @@
-"""Which nodes of a graph are quantised: the encoder's linears. The patch convolution and the head are small, and stay in float."""
+"""Which nodes of a graph are linears: the encoder's, which are quantised, and the head's, which are small and stay in float."""
 
 from __future__ import annotations
 
@@ -28,6 +28,13 @@ def encoder_linears(model: onnx.ModelProto, config: ViTConfig) -> list[onnx.Node
 def head_linears(model: onnx.ModelProto, config: ViTConfig) -> list[onnx.NodeProto]:
     """The linears that follow the encoder's: the head's, and those of a pooling by attention."""
     return _linears(model)[_count(config) :]
+
+
+def count_int8_linears(model: onnx.ModelProto) -> int:
+    """How many products read their matrix through a DequantizeLinear."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    dequantized = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in weights}
+    return sum(node.op_type in {"MatMul", "Gemm"} and node.input[1] in dequantized for node in model.graph.node)
 
 
 def _linears(model: onnx.ModelProto) -> list[onnx.NodeProto]:

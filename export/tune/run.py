@@ -98,7 +98,7 @@ def tune(request: TuneRequest, evaluation: Evaluation, on_step: OnStep = lambda 
     say(f"{bundle.name} on {target.label}: test accuracy")
     test = data.split("test")
     with Classifier(bundle, target, request) as classifier:
-        top1 = classifier.top1(test.head(request.test_images) if request.test_images else test)
+        top1 = classifier.top1(test.head(request.test_images))
     seconds = time.monotonic() - started
     return Answer(bundle, choice, loss, top1, tuple(cells), prices, search.tried, search.taught, seconds)
 

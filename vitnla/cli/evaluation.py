@@ -21,7 +21,7 @@ def load_evaluation(spec: str, split: str = "test", count: int | None = None) ->
     from vitnla.data.dispatch import load_data
 
     whole = load_data(spec).split(split)
-    chosen = whole.head(count) if count else whole
+    chosen = whole.head(count)
 
     def batches(bundle: Bundle) -> Iterator[Images]:
         prepare = bundle_preparation(bundle)

@@ -14,10 +14,15 @@ if TYPE_CHECKING:
     from runtime.bundle import Bundle
 
 _METHOD, _BUNDLE, _ENGINE, _CHECK, _ONNX = "Method", "Bundle", "Engine", "Verification", "Models of the form onnx:FILE"
+_TORCH_ONLY = (
+    "opset", "precision", "runtime", "quantization_images", "embed_preprocessing", "input_size", "output_kind", "engine", "capability",
+    "engine_precision", "builder_optimization_level", "version_compatible", "hardware_compatible", "batch", "target_latency",
+)  # fmt: skip
 _REFERENCES = {"torch": "torch", "original-onnx": "the original graph", "rewritten-onnx": "the rewritten graph, not optimised"}
 
 
 def export(
+    context: typer.Context,
     model: Annotated[str, typer.Option(help="SPEC (docs/models.md): demo, a folder, hf:FOLDER_OR_ID, timm:NAME, torchvision:NAME, onnx:FILE.")] = "demo",
     method: Annotated[str, typer.Option(help="Decomposition; see vitdeploy methods.", rich_help_panel=_METHOD)] = "svd",
     target_macs: Annotated[float | None, typer.Option(help="MACs of the encoder's linears to keep, in (0, 1].", rich_help_panel=_METHOD)] = None,
@@ -76,7 +81,7 @@ def export(
         from export.onnx_model.request import OnnxRequest
         from export.onnx_model.run import export_onnx
 
-        _refuse_torch_options(opset, precision, engine, embed_preprocessing)
+        _refuse_torch_options(context)
         graph = OnnxRequest(
             model, data, method, settings, output, command_line(), given, eval_images=eval_images,
             calibration_images=calibration_images, allow_parity_failure=allow_parity_failure, force=force,
@@ -90,6 +95,10 @@ def export(
         from export.options import ExportOptions
         from export.run import ExportRequest, export_model
 
+        if "target_latency" not in settings and (idle := [name for name in ("latency_batch", "latency_runtime") if _typed(context, name)]):
+            raise InputError(
+                f"--{idle[0].replace('_', '-')} needs --target-latency", "give the share of the time to keep, such as 0.6"
+            )
         if given != Given():
             hint = "other models bring their own preprocessing and class names"
             raise InputError("--preprocessing, --mean, --std, --interpolation and --labels are for onnx:FILE", hint)
@@ -112,15 +121,16 @@ def export(
         emit(_record(bundle))
 
 
-def _refuse_torch_options(opset: int | None, precision: str, engine: str, embed: bool) -> None:
+def _refuse_torch_options(context: typer.Context) -> None:
     """Options that say how a torch model becomes a graph: here there is a graph already."""
-    given = {
-        "--opset": opset is not None, "--precision": precision != "fp32", "--engine": engine != "none",
-        "--embed-preprocessing": embed,
-    }  # fmt: skip
-    if wrong := [name for name, differs in given.items() if differs]:
+    if wrong := [f"--{name.replace('_', '-')}" for name in _TORCH_ONLY if _typed(context, name)]:
         hint = "leave it out: the graph keeps its opset and float32, and engines are built from models in torch so far"
         raise InputError(f"{' and '.join(wrong)}: not available for onnx:FILE", hint)
+
+
+def _typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _summarise(bundle: Bundle) -> None:

@@ -34,8 +34,8 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def head(self, count: int) -> Split:
-        """The first `count` images."""
+    def head(self, count: int | None) -> Split:
+        """The first `count` images; `None` is all."""
         return self.take(slice(count))
 
     def take(self, index: slice | NDArray[np.int64]) -> Split:
