@@ -95,7 +95,9 @@ def export(
         from export.options import ExportOptions
         from export.run import ExportRequest, export_model
 
-        if "target_latency" not in settings and (idle := [name for name in ("latency_batch", "latency_runtime") if _typed(context, name)]):
+        if "target_latency" not in settings and (
+            idle := [name for name in ("latency_batch", "latency_runtime") if _typed(context, name)]
+        ):
             raise InputError(
                 f"--{idle[0].replace('_', '-')} needs --target-latency", "give the share of the time to keep, such as 0.6"
             )
