@@ -21,7 +21,7 @@ MAX_VARIATION, MAX_DRIFT = 0.025, 0.05
 
 
 class Interval(NamedTuple):
-    """A value and the ends of its 95 % confidence interval."""
+    """A value and the ends of its confidence interval, 95 % unless said otherwise."""
 
     value: float
     low: float

@@ -60,7 +60,10 @@ def compare(asked: argparse.Namespace) -> None:
         seconds=asked.seconds, rounds=asked.rounds, baseline=BASELINE.name, only=peers.only,
     )  # fmt: skip
     evaluation = None if asked.no_accuracy else load_evaluation(asked.data, count=asked.eval_images)
-    cells = run_bench(plan, evaluation, command=command)
+    with status() as on_step:
+        cells = run_bench(
+            plan, evaluation, command=command, progress=lambda done, total, text: on_step(f"{text} (step {done} of {total})")
+        )
     cells += absent_cells(peers.absent, cells[0], plan)
     append_cells(asked.output, cells)
     Console(width=160).print(cells_table(cells))

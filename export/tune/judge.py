@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from export.preparation import bundle_preparation
+from export.tune.candidates import OnStep
 from export.tune.request import TuneRequest
 from runtime.api import open_session
 from runtime.batching import run_in_batches
@@ -22,7 +22,6 @@ from vitnla.common.files import write_atomically
 from vitnla.common.schema import Record
 from vitnla.data.dataset import Dataset, Split
 
-OnStep = Callable[[str], None]
 FILE, CHUNK = "judged.json", 500
 _SURE = 0.995
 """A verdict before the last image must be this sure: it is looked for after every chunk, so now and then chance would give one."""
