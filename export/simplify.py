@@ -12,7 +12,6 @@ from importlib.metadata import version
 import onnx
 
 from export.guards import check_graph
-from export.keys import transpose_keys_once
 from export.storage import first_line, fits_one_file
 from vitnla.common.errors import VerdictError
 from vitnla.model.config import ViTConfig
@@ -29,14 +28,13 @@ class Simplified:
 
 
 def simplify(model: onnx.ModelProto, config: ViTConfig) -> Simplified:
-    """Simplify a traced graph, its keys transposed once; keep the traced one, and say why, where the simplifier fails or breaks a guard.
+    """Simplify a traced graph; keep the traced one, and say why, where the simplifier fails or breaks a guard.
 
     The traced graph is correct and has been through torch's own optimiser, so it is the better of two answers to a broken
     simplifier; the note goes into the manifest, where it cannot be overlooked. Guards on the graph itself are `check_graph`'s.
     """
     import onnxsim
 
-    transpose_keys_once(model)
     tool = f"onnxsim {version('onnxsim')}"
     if not fits_one_file(model):
         return Simplified(model, f"none: {tool} needs the model in one message, and this one has more weights than that allows")

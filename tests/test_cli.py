@@ -51,6 +51,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (("export", "--method", "svd", "--set", "rank_multiple"), "--set: expected NAME=VALUE, got 'rank_multiple'"),
         (("export", "--method", "svd", "--set", "colour=red"), "method 'svd' has no setting 'colour'"),
         (("export", "--method", "svd", "--set", "rank-multiple=zero"), "rank_multiple: "),
+        (("export", "--method", "auto", "--latency-batch", "4"), "--latency-batch needs --target-latency"),
         (("export", "--model", "resnet50"), "unknown model 'resnet50'"),
         (("export", "--data", "imagenet21k"), "unknown data 'imagenet21k'"),
         (("export", "--data", "fashion-mnist:/no/such/folder"), "no folder at /no/such/folder"),

@@ -269,6 +269,10 @@ def test_a_damaged_or_missing_file_is_refused(file: Path, data: str, tmp_path: P
         (("--mean", "a,b", "--std", "0.5"), "expected numbers separated by commas"),
         (("--mean", "0.5,0.5,0.5", "--std", "0.5,0,0.5"), "values of std that are not 0"),
         ((*NORMAL, "--opset", 18), "--opset: not available for onnx:FILE"),
+        (
+            (*NORMAL, "--batch", "1:8:8", "--latency-runtime", "openvino"),
+            "--batch and --latency-runtime: not available for onnx:FILE",
+        ),
         ((*NORMAL, "--interpolation", "area"), "interpolation"),
     ],
 )

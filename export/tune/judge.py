@@ -1,4 +1,4 @@
-"""Does a bundle keep the dense model's top-1 within the budget? As many validation images as it takes to tell, and no more."""
+"""Does a bundle keep the dense model's top-1 within the budget? As many images as it takes to tell, and no more."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SURE = 0.995
 
 
 class Loss(Record):
-    """What a bundle on a runtime lost of the first so many validation images."""
+    """What a bundle on a runtime lost of the first so many images to judge by."""
 
     images: int = 0
     lost: int = 0

@@ -76,12 +76,15 @@ class TuneRequest:
     @property
     def lowering_targets(self) -> dict[str, Target]:
         """The runtimes that int8 graphs are made for, and the first target of each."""
-        return {target.runtime: target for target in reversed(self.targets)}
+        first: dict[str, Target] = {}
+        for target in self.targets:
+            first.setdefault(target.runtime, target)
+        return first
 
     @property
     def lowerings(self) -> tuple[str, ...]:
         """The runtimes that int8 graphs are made for."""
-        return tuple(dict.fromkeys(target.runtime for target in self.targets))
+        return tuple(self.lowering_targets)
 
     @property
     def taught_images(self) -> int | None:

@@ -65,9 +65,8 @@ class OpenVinoRunner:
 class OpenVinoSession(Session):
     """A model compiled for the batch size that it is opened for; any other goes through one that takes all, compiled at need.
 
-    A static shape is up to 1.6 times as fast at batch 1 in INT8 (DINOv2 ViT-S/14), since OpenVINO then fuses more and plans ahead. It may
-    then answer otherwise than with a dynamic one (see `export.quantize.openvino_int8`), so accuracy is to be measured at the batch size
-    that is timed, as `bench` does.
+    With a static shape OpenVINO fuses more and plans ahead. It may then answer otherwise than with a dynamic one (see
+    `export.quantize.openvino_int8`), so accuracy is to be measured at the batch size that is timed, as `bench` does.
     """
 
     def __init__(self, runner: str, bundle: Bundle, options: RunOptions) -> None:

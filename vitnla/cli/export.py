@@ -17,6 +17,7 @@ _METHOD, _BUNDLE, _ENGINE, _CHECK, _ONNX = "Method", "Bundle", "Engine", "Verifi
 _TORCH_ONLY = (
     "opset", "precision", "runtime", "quantization_images", "embed_preprocessing", "input_size", "output_kind", "engine", "capability",
     "engine_precision", "builder_optimization_level", "version_compatible", "hardware_compatible", "batch", "target_latency",
+    "latency_batch", "latency_runtime",
 )  # fmt: skip
 _REFERENCES = {"torch": "torch", "original-onnx": "the original graph", "rewritten-onnx": "the rewritten graph, not optimised"}
 
