@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import onnx
 import torch
 
-from export.keys import transpose_keys_once
 from vitnla.common.errors import InputError
 from vitnla.model.vit import VisionTransformer
 
@@ -48,9 +47,7 @@ def trace(model: VisionTransformer, opset: int = DEFAULT_OPSET) -> onnx.ModelPro
         )  # fmt: skip
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
-    traced = _without_traces(program.model_proto)
-    transpose_keys_once(traced)
-    return traced
+    return _without_traces(program.model_proto)
 
 
 def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:

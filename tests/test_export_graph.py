@@ -12,7 +12,6 @@ from onnx import TensorProto, helper, numpy_helper
 import export.storage
 from export.guards import check_graph, require_low_rank_pairs
 from export.inspect import initialiser_bytes, low_rank_pairs, operator_counts, require_standard_operators
-from export.keys import transpose_keys_once
 from export.precision import to_fp16
 from export.simplify import simplify
 from export.storage import save_model
@@ -220,16 +219,3 @@ def test_every_shape_of_model_survives_tracing(
     check_graph(simplified.model, model.config)
     save_model(simplified.model, tmp_path / "model.onnx")
     assert measure_parity(OnnxModel(tmp_path / "model.onnx"), model, images).max_rel < 1e-5
-
-
-def test_keys_are_transposed_once(tiny_model: VisionTransformer, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr("export.trace.transpose_keys_once", lambda model: 0)
-        traced, blocks = trace(tiny_model), len(tiny_model.config.blocks)
-    before = OnnxModel(traced.SerializeToString())(images)
-    assert transpose_keys_once(traced) == blocks
-    assert transpose_keys_once(traced) == 0
-    onnx.checker.check_model(traced, full_check=True)
-    assert relative_error(OnnxModel(traced.SerializeToString())(images), before) < 1e-6
-    simplified = simplify(trace(tiny_model), tiny_model.config).model
-    assert operator_counts(simplified)["Transpose"] == 1 + 4 * blocks  # patches; queries, keys, values, and what they give
