@@ -1,4 +1,7 @@
-"""The bench: a process per cell, all loaded, then measured in turns, so that whatever the machine does hits every cell alike."""
+"""The bench: a process per cell, all loaded, then measured in turns, so that whatever the machine does hits every cell alike.
+
+Every so many rounds all get fresh processes: what one of them draws for life is then not taken for a property of its cell.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import contextlib
 import math
 import random
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 
 from runtime.cells import Measured, Origin, make_cells
@@ -55,11 +58,7 @@ def run_bench(
     """
     plan.check()
     bench = Bench(plan, plan.cases(), progress, journal)
-    with contextlib.ExitStack() as stack:
-        bench.load(stack)
-        bench.measure()
-        if evaluation is not None:
-            bench.score(evaluation)
+    bench.measure(evaluation)
     bench.weigh()
     progress(bench.total, bench.total, "done")
     created = datetime.now(UTC).isoformat(timespec="seconds")
@@ -90,16 +89,40 @@ class Bench:
         self.cells = [Measured(case) for case in cases]
         self._workers: dict[int, Worker] = {}
         self._done = 0
+        self._process = 0
         for step in journal.steps if journal else ():
             self._restore(step)
         self._rounds_kept = journal.rounds if journal else 0
         for one in self.cells:
             # What failed is tried again, and takes part in as many rounds as the others did.
             one.first_round = self._rounds_kept - len(one.slices)
-        self.total = len(self.cells) * (max(map(self._missing, self.cells)) + 3)
+        missing = max(map(self._missing, self.cells))
+        # Accuracy and memory are two more steps, and an interruption may have cut the rounds of a process in two.
+        self.total = len(self.cells) * (missing + math.ceil(missing / plan.rounds_per_process) + 3)
 
-    def load(self, stack: contextlib.ExitStack) -> None:
-        """Start a worker per cell that can run, load it and warm it up."""
+    def measure(self, evaluation: Evaluation | None = None) -> None:
+        """All rounds, in as many processes per cell as the plan says; the last of them also score the split, where there is one.
+
+        All cells run until the last of them has had its rounds: one that was tried again after an interruption is compared with
+        others in the same rounds only.
+        """
+        number = self._rounds_kept
+        while True:
+            with contextlib.ExitStack() as stack:
+                self.load(stack, number)
+                end = number + self._plan.rounds_per_process - number % self._plan.rounds_per_process
+                while number < end and (missing := self._rounds_missing()):
+                    self.run_round(number, self._live(), last=number + missing)
+                    self._keep(Step(slices={place: one.slices[-1] for place, one in self._live()}, failures=self._failures()))
+                    number += 1
+                if not self._rounds_missing():
+                    if evaluation is not None:
+                        self.score(evaluation)
+                    return
+
+    def load(self, stack: contextlib.ExitStack, number: int = 0) -> None:
+        """Start a worker per cell that can run, load it and warm it up, for the rounds from `number` on."""
+        self._process = number
         unavailable = {target: target.unavailable() for target in {one.case.target for one in self.cells}}
         for one in self.cells:
             one.error = one.error or unavailable[one.case.target]
@@ -110,33 +133,32 @@ class Bench:
                     self._search_batch(place, one)
                 worker = stack.enter_context(Worker(self._plan.timeout_s, self._plan.cpus))
                 one.cpus = worker.bind()
-                one.loaded = worker.load(one.case.target.runtime, one.case.bundle, self._plan.options(one.case))
-                one.stable = worker.warm_up()
+                one.loads.append(worker.load(one.case.target.runtime, one.case.bundle, self._plan.options(one.case)))
+                one.stable &= worker.warm_up()
                 if self._plan.scenario == "server" and self._plan.rate is None and one.found is None:
                     self._search_rate(place, one, worker)
                 self._workers[place] = worker
         self._stop_if_nothing_can_run()
 
-    def measure(self) -> None:
-        """One slice of every cell per round: shuffled anew in every second round, and backwards in the next.
+    def run_round(self, number: int, cells: Collection[tuple[int, Measured]], last: int) -> None:
+        """One slice of each of these cells: shuffled anew in every second round, and backwards in the next.
 
-        No cell always runs after the same neighbour, and every cell comes early as often as late. All run until the last of them
-        has had its rounds: one that was tried again after an interruption is compared with others in the same rounds only.
+        No cell always runs after the same neighbour, and every cell comes early as often as late.
+
+        Args:
+            number: of the round, from 0.
+            cells: with their places among all; their workers are loaded.
+            last: rounds in all, for the progress.
         """
-        plan = self._plan
+        plan, order = self._plan, list(cells)
         seconds, count = plan.seconds / plan.rounds, math.ceil(plan.calls / plan.rounds)
-        number = self._rounds_kept
-        while missing := max((self._missing(one) for _, one in self._live()), default=0):
-            cells, last = self._live(), number + missing
-            random.Random(number // 2).shuffle(cells)
-            cells = cells[::-1] if number % 2 else cells
-            for place, one in cells:
-                rate = one.found.rate if one.found else plan.rate
-                with self._step(one, f"round {number + 1} of {last}"):
-                    # The same arrivals for every cell of a round: they are compared by it.
-                    one.slices.append(self._workers[place].measure(plan.scenario, seconds, count, rate, number))
-            self._keep(Step(slices={place: one.slices[-1] for place, one in self._live()}, failures=self._failures()))
-            number += 1
+        random.Random(number // 2).shuffle(order)
+        for place, one in order[::-1] if number % 2 else order:
+            rate = one.found.rate if one.found else plan.rate
+            with self._step(one, f"round {number + 1} of {last}"):
+                # The same arrivals for every cell of a round: they are compared by it.
+                found = self._workers[place].measure(plan.scenario, seconds, count, rate, number)
+                one.slices.append(found.model_copy(update={"process": self._process}))
 
     def score(self, evaluation: Evaluation) -> None:
         """Accuracy, from the largest batch down; a batch size that answers like one that was scored shares its score.
@@ -186,6 +208,9 @@ class Bench:
     def _missing(self, one: Measured) -> int:
         """Rounds that a cell still has to take part in."""
         return max(0, self._plan.rounds - len(one.slices))
+
+    def _rounds_missing(self) -> int:
+        return max((self._missing(one) for _, one in self._live()), default=0)
 
     def _keep(self, step: Step) -> None:
         if self._journal is not None:

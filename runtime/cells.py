@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from runtime import stats
@@ -13,7 +13,7 @@ from runtime.evaluation import Score
 from runtime.journal import Found
 from runtime.plan import BenchPlan, Case
 from runtime.results import Cell, Ratio, Server
-from runtime.stats import MAX_VARIATION, unsteadiness
+from runtime.stats import MAX_VARIATION, Interval, unsteadiness
 from runtime.worker_client import Slice
 from vitnla.common.errors import VitDeployError
 
@@ -25,7 +25,8 @@ class Measured:
     """What is known of a case so far. `error` ends its measurement."""
 
     case: Case
-    loaded: dict[str, Any] = field(default_factory=dict)
+    loads: list[dict[str, Any]] = field(default_factory=list)
+    """What each of its processes said when it had loaded."""
     stable: bool = True
     slices: list[Slice] = field(default_factory=list)
     """One per round, from `first_round` on."""
@@ -93,21 +94,24 @@ def _ratio(cell: Cell, baseline: Cell | None) -> Ratio | None:
     if cell.error is not None or baseline is None:
         return None
     if cell.server is None or baseline.server is None:
-        found, of = stats.paired_ratio(*_paired(cell, baseline, lambda one: one.rounds_images_per_s)), "throughput"
+        found, of = speed_ratio(cell, baseline), "throughput"
     elif cell.server.searched or cell.server.overloaded or baseline.server.overloaded:
         return None  # rates that were searched for are not measured by round, and an overloaded queue has no latency of its own
     else:
-        found, of = stats.paired_ratio(*_paired(baseline, cell, lambda one: one.rounds_latency_ms)), "latency"
+        found, of = _paired_ratio(baseline, cell, lambda one: one.rounds_latency_ms), "latency"
     return found and Ratio.model_validate({"baseline": baseline.key, **found._asdict(), "of": of})
 
 
-Rounds = tuple[float, ...]
+def speed_ratio(cell: Cell, baseline: Cell) -> Interval | None:
+    """Throughput of one cell to that of another of its run, over the rounds that both took part in; None below three."""
+    return _paired_ratio(cell, baseline, lambda one: one.rounds_images_per_s)
 
 
-def _paired(one: Cell, other: Cell, values: Callable[[Cell], Rounds]) -> tuple[Rounds, Rounds]:
-    """The values of the rounds that both took part in."""
+def _paired_ratio(one: Cell, other: Cell, values: Callable[[Cell], tuple[float, ...]]) -> Interval | None:
     first = max(one.first_round, other.first_round)
-    return values(one)[first - one.first_round :], values(other)[first - other.first_round :]
+    ours, theirs = slice(first - one.first_round, None), slice(first - other.first_round, None)
+    processes = tuple(zip(one.rounds_process[ours], other.rounds_process[theirs], strict=True))
+    return stats.paired_ratio(values(one)[ours], values(other)[theirs], processes=processes)
 
 
 def _cell(one: Measured, origin: Origin) -> Cell:
@@ -129,12 +133,13 @@ def _cell(one: Measured, origin: Origin) -> Cell:
         "samples_ms": one.samples_ms,
         "first_round": one.first_round,
         "rounds_images_per_s": one.rates,
+        "rounds_process": tuple(part.process for part in one.slices),
         "rounds_latency_ms": tuple(fmean(part.samples_ms) for part in one.slices) if server else (),
         "server": server,
         "warnings": tuple(_warnings(one, server)),
         "peak_rss_mb": one.peak_mb,
         "device_mb": one.device_mb,
-        **one.loaded,
+        **_started(one.loads),
     }
     if score is not None:
         measurements |= {
@@ -142,6 +147,12 @@ def _cell(one: Measured, origin: Origin) -> Cell:
             "agreement": score.agreement, "accuracy_images": score.images,
         }  # fmt: skip
     return described.model_copy(update=measurements)
+
+
+def _started(loads: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The median start of all processes, and the facts of the last."""
+    times = ("load_s", "first_inference_ms")
+    return loads[-1] | {name: median(one[name] for one in loads) for name in times}
 
 
 def _server(one: Measured, plan: BenchPlan) -> Server | None:

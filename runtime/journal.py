@@ -133,8 +133,8 @@ def _digest(plan: BenchPlan, evaluation: Evaluation | None) -> str:
                     for bundle in plan.bundles],
         "targets": [asdict(target) for target in plan.targets],
         "only": {name: sorted(runtimes) for name, runtimes in plan.only.items()},
-        "numbers": [plan.batches, plan.threads, plan.scenario, plan.seconds, plan.min_count, plan.rounds, plan.rate,
-                    plan.p99_bound_ms, plan.cpus],
+        "numbers": [plan.batches, plan.threads, plan.scenario, plan.seconds, plan.min_count, plan.rounds, plan.processes,
+                    plan.rate, plan.p99_bound_ms, plan.cpus],
         "images": None if evaluation is None else evaluation.fingerprint(len(evaluation.labels)),
     }  # fmt: skip
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:12]

@@ -135,6 +135,8 @@ class BenchPlan:
         seconds: least measured time of a cell, over all rounds; warm-up comes on top.
         min_count: least number of calls of a cell, over all rounds.
         rounds: slices of a cell's time, interleaved with those of the others; ratios need at least three.
+        processes: of a cell, one after the other, among which its rounds are divided. One draws its speed, within some percent,
+            when it starts; from three on, intervals of ratios know how much that matters.
         threads: CPU threads of every runtime.
         baseline: name of the bundle that others are compared with; by default the first dense one.
         timeout_s: longest time for any one step of a worker.
@@ -152,6 +154,7 @@ class BenchPlan:
     seconds: float = 5.0
     min_count: int = 50
     rounds: int = 10
+    processes: int = 1
     baseline: str | None = None
     timeout_s: float = 600.0
     only: Mapping[str, Collection[str]] = field(default_factory=dict)
@@ -167,6 +170,11 @@ class BenchPlan:
         return self.min_count if self.p99_bound_ms is None else max(self.min_count, samples_for(99))
 
     @property
+    def rounds_per_process(self) -> int:
+        """Rounds after which every cell gets a fresh process."""
+        return math.ceil(self.rounds / self.processes)
+
+    @property
     def searches_batch(self) -> bool:
         """Whether the best batch of every cell is to be found."""
         return self.scenario == "offline" and not self.batches
@@ -180,7 +188,8 @@ class BenchPlan:
         for name in ("bundles", "targets", *(() if self.searches_batch else ("batches",))):
             if not getattr(self, name):
                 raise InputError(f"expected at least one of {name}, got none", f"name the {name} to measure")
-        for name, value in (*(("batch", batch) for batch in self.batches), ("threads", self.threads), ("rounds", self.rounds)):
+        counts = {"threads": self.threads, "rounds": self.rounds, "processes": self.processes}
+        for name, value in (*(("batch", batch) for batch in self.batches), *counts.items()):
             if value < 1:
                 raise InputError(f"expected {name} of at least 1, got {value}", f"give a larger {name}")
         if not self.seconds > 0:

@@ -101,6 +101,8 @@ class Cell(Record):
     """Raw latencies, in order, all rounds."""
     rounds_images_per_s: tuple[float, ...] = ()
     """Throughput of each interleaved round: the pairs from which ratios are made."""
+    rounds_process: tuple[int, ...] = ()
+    """The process that each round was measured in, by the round before which it was started; in older files, one all along."""
     first_round: int = 0
     """Which round of the run the first of them is; above 0 for a cell that failed, and was tried again after an interruption."""
     rounds_latency_ms: tuple[float, ...] = ()

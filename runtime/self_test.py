@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import math
+import random
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from runtime import stats
 from runtime.bench import Bench, run_bench
 from runtime.bundle import Bundle
+from runtime.cells import Measured
 from runtime.machine import machine_facts
 from runtime.plan import BenchPlan, Case, Target
 from runtime.results import Ratio
 from runtime.runners.known import ALLOCATED_MB, DELAY_MS
+from runtime.timing import PROCESSES
 from vitnla.common.errors import VitDeployError
 from vitnla.common.schema import Record
 
 TOLERANCE, LEAST_EQUAL = 0.03, 0.95
-_RENEW = 5  # trials per pair of processes: two processes of one program may differ a little for as long as they live
+_RENEW = 10
+"""Trials of one pool of processes; each trial draws from it which are compared with which."""
 
 
 class Known(Record):
@@ -47,6 +52,8 @@ class SelfTest(Record):
     aa_runtime: str
     aa_trials: int
     aa_rounds: int
+    aa_processes: int
+    """Of each of the two in a comparison."""
     aa_no_difference: int
     aa_intervals_with_one: int
     """Trials whose 95 % interval held 1: about 95 of 100 where the rounds are independent."""
@@ -62,6 +69,7 @@ def self_test(
     threads: int,
     trials: int = 100,
     rounds: int = 10,
+    processes: int = PROCESSES,
     seconds: float = 0.3,
     command: str = "",
     progress: Callable[[int, int, str], None] = lambda done, total, text: None,
@@ -74,6 +82,8 @@ def self_test(
         threads: CPU threads.
         trials: comparisons.
         rounds: of each comparison.
+        processes: of each of the two, as in a bench. All are loaded beforehand and drawn anew for every comparison, so that these
+            are as independent as those of as many benches at a tenth of the time.
         seconds: measured time of each of the two in a comparison.
         command: to be recorded.
         progress: trials done, trials in all, and what is being done.
@@ -84,20 +94,23 @@ def self_test(
     progress(0, trials, f"a call of {DELAY_MS:g} ms, {ALLOCATED_MB} MiB")
     known = _known(bundle, threads)
     batch = bundle.fixed_batch or 1
-    plan = BenchPlan((bundle,), (target,), (batch,), threads, seconds=seconds, min_count=rounds, rounds=rounds)
+    plan = BenchPlan(
+        (bundle,), (target,), (batch,), threads, seconds=seconds, min_count=rounds, rounds=rounds, processes=processes
+    )  # fmt: skip
     plan.check()
     ratios: list[Ratio] = []
     while len(ratios) < trials:
         with contextlib.ExitStack() as stack:
-            pair = Bench(plan, [Case(bundle, target, batch)] * 2)
-            pair.load(stack)
+            pool = Bench(plan, [Case(bundle, target, batch)] * (2 * math.ceil(rounds / plan.rounds_per_process)))
+            pool.load(stack)
+            _raise_first_error(pool.cells)
             for _ in range(min(_RENEW, trials - len(ratios))):
                 progress(len(ratios), trials, f"{bundle.name} on {target.label} against itself")
-                ratios.append(_trial(pair))
+                ratios.append(_trial(pool, plan, random.Random(len(ratios))))
     equal = sum(ratio.verdict == "no difference" for ratio in ratios)
     return SelfTest(
         created=datetime.now(UTC).isoformat(timespec="seconds"), command=command, known=known, aa_bundle=bundle.name,
-        aa_runtime=target.label, aa_trials=trials, aa_rounds=rounds, aa_no_difference=equal,
+        aa_runtime=target.label, aa_trials=trials, aa_rounds=rounds, aa_processes=processes, aa_no_difference=equal,
         aa_intervals_with_one=sum(ratio.low <= 1 <= ratio.high for ratio in ratios), aa_ratios=tuple(ratios),
         ok=all(one.ok for one in known) and equal >= LEAST_EQUAL * trials, machine=machine_facts(),
     )  # fmt: skip
@@ -115,16 +128,25 @@ def _known(bundle: Bundle, threads: int) -> tuple[Known, ...]:
     )
 
 
-def _trial(pair: Bench) -> Ratio:
-    """One comparison of two that are the same, by the very rounds and the very statistics of a bench."""
-    for one in pair.cells:
-        one.slices.clear()
-    pair.measure()
-    ours, other = pair.cells
-    for one in pair.cells:
+def _raise_first_error(cells: Iterable[Measured]) -> None:
+    for one in cells:
         if one.error is not None:
             raise one.error
-    found = stats.paired_ratio(ours.rates, other.rates)
+
+
+def _trial(pool: Bench, plan: BenchPlan, generator: random.Random) -> Ratio:
+    """One comparison of two that are the same, by the very rounds and the very statistics of a bench."""
+    cells = list(enumerate(pool.cells))
+    generator.shuffle(cells)
+    rates: list[tuple[float, float]] = []
+    processes = [number // plan.rounds_per_process for number in range(plan.rounds)]
+    for number, process in enumerate(processes):
+        pair = cells[2 * process : 2 * process + 2]
+        pool.run_round(number, pair, last=plan.rounds)
+        _raise_first_error(one for _, one in pair)
+        rates.append((pair[0][1].rates[-1], pair[1][1].rates[-1]))
+    ours, other = zip(*rates, strict=True)
+    found = stats.paired_ratio(ours, other, processes=processes)
     if found is None:
         raise ValueError("a trial needs at least three rounds")
-    return Ratio(baseline=other.case.key, value=found.value, low=found.low, high=found.high)
+    return Ratio(baseline=pool.cells[0].case.key, value=found.value, low=found.low, high=found.high)

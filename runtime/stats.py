@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 from runtime.results import Latency
 
 _TAIL_SAMPLES = 10
+_LEAST_UNITS = 3
 _RESAMPLES = 10_000
 _Z95 = 1.959963984540054
 MAX_VARIATION, MAX_DRIFT = 0.025, 0.05
@@ -49,29 +50,40 @@ def latency(samples_ms: Sequence[float]) -> Latency | None:
     return Latency(p50=float(np.median(samples_ms)), p90=percentile(samples_ms, 90), p99=percentile(samples_ms, 99))
 
 
-def paired_ratio(ours: Sequence[float], baseline: Sequence[float], seed: int = 0) -> Interval | None:
+def paired_ratio(
+    ours: Sequence[float], baseline: Sequence[float], seed: int = 0, processes: Sequence[Hashable] = ()
+) -> Interval | None:
     """Geometric mean of ours / baseline over interleaved rounds, with a bootstrap 95 % interval; None below three rounds.
 
-    Rounds are resampled in pairs, so what slows a whole round (a neighbour, a clock) cancels. The interval is the expanded
-    percentile one of Hesterberg (2015, "What Teachers Should Know About the Bootstrap", section 4.3), which makes up for the
-    narrowness of plain percentiles in samples as small as ten rounds.
+    Rounds are resampled in pairs, so what slows a whole round (a neighbour, a clock) cancels. What a process draws for life, such
+    as where its memory lies, does not: rounds of the same two processes are therefore one unit, their mean, where there are at
+    least three such pairs (Kalibera and Jones 2013, "Rigorous Benchmarking in Reasonable Time", section 4). The interval is the
+    expanded percentile one of Hesterberg (2015, "What Teachers Should Know About the Bootstrap", section 4.3), which makes up for
+    the narrowness of plain percentiles in samples as small as ten.
 
     Args:
         ours: throughput of each round, positive.
         baseline: throughput of the baseline in the same rounds.
         seed: of the resampling.
+        processes: which pair of processes each round was measured in; empty where that was one all along.
     """
-    if len(ours) != len(baseline):
-        raise ValueError(f"expected as many rounds of both, got {len(ours)} and {len(baseline)}")
-    rounds = len(ours)
-    if rounds < 3:
+    if len(ours) != len(baseline) or (processes and len(processes) != len(ours)):
+        raise ValueError(f"expected as many rounds of both, got {len(ours)} and {len(baseline)} in {len(processes)} processes")
+    if len(ours) < _LEAST_UNITS:
         return None
-    logs = np.log(np.asarray(ours, np.float64) / np.asarray(baseline, np.float64))
-    picks = np.random.default_rng(seed).integers(rounds, size=(_RESAMPLES, rounds))
+    logs = _units(np.log(np.asarray(ours, np.float64) / np.asarray(baseline, np.float64)), processes)
+    units = len(logs)
+    picks = np.random.default_rng(seed).integers(units, size=(_RESAMPLES, units))
     means = logs[picks].mean(axis=1)
-    tail = float(ndtr(math.sqrt(rounds / (rounds - 1)) * stdtrit(rounds - 1, 0.025)))
+    tail = float(ndtr(math.sqrt(units / (units - 1)) * stdtrit(units - 1, 0.025)))
     low, high = np.quantile(means, [tail, 1 - tail])
     return Interval(math.exp(logs.mean()), math.exp(low), math.exp(high))
+
+
+def _units(logs: NDArray[np.float64], processes: Sequence[Hashable]) -> NDArray[np.float64]:
+    """One value per process where there are enough of them to tell how they differ, else one per round."""
+    own = {process: [log for log, other in zip(logs, processes, strict=True) if other == process] for process in processes}
+    return logs if len(own) < _LEAST_UNITS else np.array([np.mean(part) for part in own.values()])
 
 
 def wilson(successes: int, trials: int) -> Interval:

@@ -12,6 +12,8 @@ T = TypeVar("T")
 Clock = Callable[[], int]
 """Nanoseconds, monotonic."""
 
+PROCESSES = 5
+"""Of each cell, one after the other, wherever a ratio is to be quoted: two of one program may differ by some percent for life."""
 _STABLE, _WINDOWS = 1.10, 3
 _SPIN_NS = 1_000_000  # a sleep may overshoot by a tenth of a millisecond: the last one is waited for awake
 

@@ -27,6 +27,8 @@ class Slice(Record):
     """Server: time spent in calls."""
     unserved: int = 0
     """Server: queries that were still waiting when time was up."""
+    process: int = 0
+    """The round of the run before which its process was started."""
 
     @property
     def images_per_s(self) -> float:

@@ -23,6 +23,7 @@ from runtime.machine import usable_cores
 from runtime.plan import BenchPlan
 from runtime.report.console import cells_table
 from runtime.results import append_cells
+from runtime.timing import PROCESSES
 from vitnla.cli.evaluation import load_evaluation
 from vitnla.cli.output import complain, integers, say, status
 from vitnla.common.errors import VitDeployError
@@ -41,6 +42,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--seconds", type=float, default=5.0, help="measured per cell")
     parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--processes", type=int, default=PROCESSES, help="of each cell, one after the other")
     parser.add_argument("--eval-images", type=int, help="test images that accuracy is measured on; default all")
     parser.add_argument("--no-accuracy", action="store_true")
     parser.add_argument("--work", type=Path, default=Path("artifacts/peers"), help="where the peers' bundles are kept")
@@ -57,7 +59,7 @@ def compare(asked: argparse.Namespace) -> None:
         peers = gather(wanted, on_step)
     plan = BenchPlan(
         peers.bundles, TARGETS, batches, asked.threads,
-        seconds=asked.seconds, rounds=asked.rounds, baseline=BASELINE.name, only=peers.only,
+        seconds=asked.seconds, rounds=asked.rounds, processes=asked.processes, baseline=BASELINE.name, only=peers.only,
     )  # fmt: skip
     evaluation = None if asked.no_accuracy else load_evaluation(asked.data, count=asked.eval_images)
     with status() as on_step:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from statistics import harmonic_mean
+from typing import Any, NamedTuple
 
 from runtime.stats import Interval, paired_ratio
 from vitnla.common.schema import Record
@@ -11,8 +12,13 @@ from vitnla.common.schema import Record
 UNMERGED = "0"
 Key = tuple[str, str, int]
 """A bundle's name, the runtime, the batch size."""
-Rounds = tuple[float, ...]
-"""Images/s of each interleaved round."""
+
+
+class Rounds(NamedTuple):
+    """Images/s of each interleaved round, and which of the cell's processes it was measured in."""
+
+    images_per_s: tuple[float, ...]
+    process: tuple[int, ...]
 
 
 class Speed(Record):
@@ -25,7 +31,9 @@ class Speed(Record):
     """Against the same model and precision without merging, on the same runtime at the same batch; null for that itself."""
     against_first: Interval | None
     """Against the first model in fp32 without merging, on the first runtime at the same batch; null for that itself."""
-    rounds_images_per_s: Rounds
+    rounds_images_per_s: tuple[float, ...]
+    rounds_process: tuple[int, ...] = ()
+    """See `runtime.results.Cell`."""
 
 
 class Row(Record):
@@ -70,13 +78,24 @@ def _speeds(row: Row, rows: Sequence[Row], rates: Mapping[Key, Rounds]) -> list[
             continue
         first = next(rates[key] for key in rates if (key[0], key[2]) == (rows[0].bundle, batch))
         ratios = {"ratio": _ratio(rounds, rates.get((own, runtime, batch))), "against_first": _ratio(rounds, first)}
-        mean = len(rounds) / sum(1 / rate for rate in rounds)
-        found.append(Speed(runtime=runtime, batch=batch, images_per_s=mean, rounds_images_per_s=rounds, **ratios))
+        found.append(
+            Speed(
+                runtime=runtime,
+                batch=batch,
+                images_per_s=harmonic_mean(rounds.images_per_s),
+                rounds_images_per_s=rounds.images_per_s,
+                rounds_process=rounds.process,
+                **ratios,
+            )
+        )
     return found
 
 
 def _ratio(rounds: Rounds, baseline: Rounds | None) -> Interval | None:
-    return None if baseline is None or baseline is rounds else paired_ratio(rounds, baseline)
+    if baseline is None or baseline is rounds:
+        return None
+    pairs = tuple(zip(rounds.process, baseline.process, strict=True))
+    return paired_ratio(rounds.images_per_s, baseline.images_per_s, processes=pairs)
 
 
 def markdown(rows: Sequence[Row]) -> str:

@@ -12,7 +12,6 @@ Bundles (with their accuracy) are kept in --work and rounds beside the results, 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import shlex
 import sys
 import uuid
@@ -34,6 +33,7 @@ from runtime.journal import Journal, open_journal
 from runtime.machine import machine_facts, usable_cores
 from runtime.plan import BenchPlan, Target
 from runtime.stats import wilson
+from runtime.timing import PROCESSES
 from vitnla.cli.output import bar, say, status
 from vitnla.common.errors import VitDeployError
 from vitnla.common.jsonl import append_records, read_records
@@ -62,6 +62,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("-b", "--batch", default="1,16")
     parser.add_argument("--seconds", type=float, default=2.0, help="measured per cell")
     parser.add_argument("--rounds", type=int, default=10, help="0 measures accuracy only")
+    parser.add_argument("--processes", type=int, default=PROCESSES, help="of each cell, one after the other")
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--work", type=Path, default=Path("artifacts/token-merging"), help="where the bundles are kept")
     parser.add_argument("-o", "--output", type=Path, default=Path("results/token-merging.jsonl"))
@@ -145,23 +146,24 @@ def merged(source: SourceModel, counts: Sequence[int], metric: Metric) -> Decomp
 
 
 def time_bundles(bundles: Sequence[Bundle], batch: int, asked: argparse.Namespace) -> tuple[dict[Key, Rounds], Journal]:
-    """Images/s of each interleaved round of every bundle on every runtime, int8 on OpenVINO only; a process per cell."""
+    """The interleaved rounds of every bundle on every runtime, int8 on OpenVINO only."""
     targets = tuple(Target.parse(word) for word in words(asked.runtime))
     plan = BenchPlan(
         tuple(bundles), targets, (batch,), asked.threads, seconds=asked.seconds, min_count=asked.rounds, rounds=asked.rounds,
-        only={bundle.name: ("openvino",) for bundle in bundles if bundle.manifest.precision == "int8"},
+        processes=asked.processes, only={bundle.name: ("openvino",) for bundle in bundles if bundle.manifest.precision == "int8"},
     )  # fmt: skip
     plan.check()
     journal = open_journal(asked.output, plan, None, say)
-    with bar(f"batch {batch}") as progress, contextlib.ExitStack() as stack:
+    with bar(f"batch {batch}") as progress:
         bench = Bench(plan, plan.cases(), progress, journal)
-        bench.load(stack)
         bench.measure()
     for cell in bench.cells:
         if cell.error is not None:
             say(f"{cell.case.key}: {cell.error.message}")
     return {
-        (cell.case.bundle.name, cell.case.target.label, batch): cell.rates for cell in bench.cells if cell.error is None
+        (cell.case.bundle.name, cell.case.target.label, batch): Rounds(cell.rates, tuple(part.process for part in cell.slices))
+        for cell in bench.cells
+        if cell.error is None
     }, journal
 
 

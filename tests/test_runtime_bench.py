@@ -63,6 +63,21 @@ def test_cells_are_whole_and_survive_a_file(
     assert read_cells(tmp_path / "results.jsonl") == cells
 
 
+def test_rounds_are_divided_among_processes(tiny_bundle: Bundle, tiny_data: Dataset, fake_runners: list[str]) -> None:
+    steps: list[tuple[int, int, str]] = []
+    chosen = replace(plan(tiny_bundle, batches=(1, 2)), rounds=5, processes=3)
+    cells = run_bench(chosen, agreeing_evaluation(tiny_bundle, tiny_data), progress=lambda *step: steps.append(step))
+    for one in cells:
+        assert one.rounds_process == (0, 0, 2, 2, 4)
+        assert len(one.rounds_images_per_s) == 5
+        assert one.load_s is not None
+        assert one.top1 is not None
+    texts = [text.partition(": ")[2] for _, _, text in steps if "batch 1" in text]
+    assert texts[:8] == ["loading", *(f"round {number} of 5" for number in (1, 2)), "loading",
+                         *(f"round {number} of 5" for number in (3, 4)), "loading", "round 5 of 5"]  # fmt: skip
+    assert all(done <= total for done, total, _ in steps)
+
+
 def test_accuracy_and_agreement_are_those_of_the_runtime(tiny_bundle: Bundle, tiny_data: Dataset) -> None:
     """Four of twenty labels are wrong on purpose; ONNX Runtime gives the dense model's own classes."""
     (found,) = run_bench(plan(tiny_bundle, runtimes=("ort",)), agreeing_evaluation(tiny_bundle, tiny_data))
@@ -162,6 +177,7 @@ def test_a_batch_size_that_answers_otherwise_is_scored_by_itself(
         ({"batches": (1, 0)}, "batch of at least 1, got 0"),
         ({"threads": 0}, "threads of at least 1"),
         ({"rounds": 0}, "rounds of at least 1"),
+        ({"processes": 0}, "processes of at least 1"),
         ({"seconds": 0.0}, "a duration above 0 s, got 0"),
         ({"seconds": float("nan")}, "a duration above 0 s, got nan"),
         ({"scenario": "multi-stream"}, "expected batch size 8, got 2"),

@@ -89,6 +89,20 @@ def test_what_failed_is_tried_again_and_compared_in_common_rounds_only(
     assert [(one.first_round, len(one.rounds_images_per_s)) for one in third] == [(0, 6), (3, 3)]
 
 
+def test_an_interruption_starts_another_process(tiny_bundle: Bundle, fake_runners: list[str], tmp_path: Path) -> None:
+    """The second round of a pair was to be the first's process, which is gone."""
+    chosen, results = replace(plan(tiny_bundle), rounds=6, processes=3), tmp_path / "results.jsonl"
+
+    def interrupt(done: int, total: int, text: str) -> None:
+        if "round 4" in text:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_bench(chosen, progress=interrupt, journal=open_journal(results, chosen, None))
+    (cell,) = run_bench(chosen, journal=open_journal(results, chosen, None))
+    assert cell.rounds_process == (0, 0, 2, 3, 4, 4)
+
+
 def test_two_benches_do_not_share_a_results_file(tmp_path: Path) -> None:
     results = tmp_path / "new" / "results.jsonl"
     with sole_writer(results):
@@ -109,11 +123,17 @@ def test_two_benches_do_not_share_a_results_file(tmp_path: Path) -> None:
 def test_another_bench_has_another_journal(tiny_bundle: Bundle, tiny_data: Dataset, tmp_path: Path) -> None:
     chosen, results = plan(tiny_bundle), tmp_path / "results.jsonl"
     evaluation = agreeing_evaluation(tiny_bundle, tiny_data)
-    others = [replace(chosen, seconds=9.0), replace(chosen, batches=(3,)), replace(chosen, cpus=(0,)), replace(chosen, threads=2)]
+    others = [
+        replace(chosen, seconds=9.0),
+        replace(chosen, batches=(3,)),
+        replace(chosen, cpus=(0,)),
+        replace(chosen, threads=2),
+        replace(chosen, processes=2),
+    ]
     paths = {open_journal(results, one, evaluation).path for one in [chosen, *others]} | {
         open_journal(results, chosen, None).path
     }
-    assert len(paths) == 6
+    assert len(paths) == 7
     assert open_journal(results, replace(chosen, timeout_s=1.0), evaluation).path in paths
 
 

@@ -73,6 +73,16 @@ def test_two_rounds_have_no_ratio_and_unequal_ones_are_an_error() -> None:
     assert stats.paired_ratio([1.0, 2.0], [1.0, 2.0]) is None
     with pytest.raises(ValueError, match="as many rounds"):
         stats.paired_ratio([1.0, 2.0, 3.0], [1.0, 2.0])
+    with pytest.raises(ValueError, match="as many rounds"):
+        stats.paired_ratio([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], processes=(0, 1))
+
+
+def test_rounds_of_the_same_processes_are_one_unit() -> None:
+    """Six rounds in three processes weigh as their three means; two processes are too few to tell how they differ."""
+    ours, baseline = [1.0, 1.2, 2.0, 2.2, 3.0, 3.3], [1.0] * 6
+    means = [math.sqrt(ours[place] * ours[place + 1]) for place in (0, 2, 4)]
+    assert stats.paired_ratio(ours, baseline, processes="aabbcc") == pytest.approx(stats.paired_ratio(means, [1.0] * 3))
+    assert stats.paired_ratio(ours, baseline, processes="aaabbb") == stats.paired_ratio(ours, baseline)
 
 
 def test_the_interval_covers_the_truth_about_95_times_in_100() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import token_merging
 from merging_plan import file_name, read_plan, tokens_share
-from merging_rows import Row, front, markdown, with_speeds
+from merging_rows import Rounds, Row, front, markdown, with_speeds
 
 from vitnla.common.errors import InputError
 from vitnla.common.jsonl import read_records
@@ -53,8 +53,8 @@ def row(bundle: str, model: str, plan: str, top1: float, precision: str = "fp32"
 
 def test_ratios_are_to_the_same_model_unmerged_and_to_the_first_row() -> None:
     rows = [row("a0", "a", "0", 0.9), row("a3", "a", "3", 0.8), row("b0", "b", "0", 0.85), row("b3", "b", "3", 0.7)]
-    rates = {("a0", "ort", 1): (10.0, 20.0, 10.0), ("a3", "ort", 1): (20.0, 40.0, 20.0)}
-    rates |= {("b0", "ort", 1): (30.0, 60.0, 30.0), ("b3", "ort", 1): (15.0, 30.0, 15.0)}
+    rates = {("a0", "ort", 1): Rounds((10.0, 20.0, 10.0), (0, 0, 0)), ("a3", "ort", 1): Rounds((20.0, 40.0, 20.0), (0, 0, 0))}
+    rates |= {("b0", "ort", 1): Rounds((30.0, 60.0, 30.0), (0, 0, 0)), ("b3", "ort", 1): Rounds((15.0, 30.0, 15.0), (0, 0, 0))}
     found = with_speeds(rows, rates)
     ratios = [
         (speed.ratio and speed.ratio.value, speed.against_first and speed.against_first.value)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from runtime.cells import speed_ratio
 from runtime.results import Cell, Ratio
-from runtime.stats import Interval, paired_ratio
+from runtime.stats import Interval
 
 DENSE = "none"
 
@@ -62,4 +63,4 @@ def _speed(cell: Cell) -> float:
 
 
 def _over(cell: Cell, other: Cell) -> Interval | None:
-    return None if cell is other else paired_ratio(cell.rounds_images_per_s, other.rounds_images_per_s)
+    return None if cell is other else speed_ratio(cell, other)

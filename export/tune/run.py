@@ -26,7 +26,7 @@ from vitnla.data.dispatch import load_data
 SETTINGS, RESULTS, ANSWER = "tune.json", "results.jsonl", "bundle"
 _FINALISTS = 3
 """Shares whose bundles are measured: the deepest within the budget."""
-_ROUNDS = 12
+_ROUNDS, _PROCESSES = 12, 4
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def tune(request: TuneRequest, evaluation: Evaluation, on_step: OnStep = lambda 
     elsewhere = {one.name: frozenset({request.reference.runtime}) for one in aside}
     plan = BenchPlan(
         tuple(make(one, request, say) for one in candidates), request.targets, (request.batch,), request.threads,
-        seconds=request.seconds, rounds=_ROUNDS, only=_places(candidates) | elsewhere,
+        seconds=request.seconds, rounds=_ROUNDS, processes=_PROCESSES, only=_places(candidates) | elsewhere,
     )  # fmt: skip
     cells = run_bench(plan, evaluation, command=request.command, progress=lambda done, total, text: say(text))
     append_cells(request.folder / RESULTS, cells)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from runtime.timing import PROCESSES
 from vitnla.cli.bundles import ARTIFACTS, DEFAULT_THREADS, Bundles, Provider, Runtimes, Threads, open_bundles, targets
 from vitnla.cli.output import Json, bar, command_line, emit, integers, say, status
 from vitnla.cli.self_test import run_self_test
@@ -46,6 +47,9 @@ def bench(
     duration: Annotated[float, typer.Option(help="Least measured seconds per cell, over all rounds.")] = 5.0,
     min_count: Annotated[int, typer.Option(min=1, help="Least number of calls per cell, over all rounds.")] = 50,
     rounds: Annotated[int, typer.Option(help="Interleaved slices of each cell's time.")] = 10,
+    processes: Annotated[
+        int, typer.Option(help="Processes of each cell, one after the other, among which its rounds are divided.")
+    ] = PROCESSES,
     baseline: Annotated[
         str | None, typer.Option(help="Bundle that others are compared with. Default: the first dense one.")
     ] = None,
@@ -88,7 +92,7 @@ def bench(
         opened += _controls(opened, [target.runtime for target in chosen], "demo" if data == "none" else data, eval_images)
     plan = BenchPlan(
         opened, chosen, batches, threads, kind, duration,
-        rounds=rounds, baseline=baseline, timeout_s=timeout, min_count=min_count, rate=rate, p99_bound_ms=p99_bound, cpus=processors,
+        rounds=rounds, processes=processes, baseline=baseline, timeout_s=timeout, min_count=min_count, rate=rate, p99_bound_ms=p99_bound, cpus=processors,
     )  # fmt: skip
     plan.check()
     evaluation = None if data == "none" else load_evaluation(data, count=eval_images)
