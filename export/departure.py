@@ -24,7 +24,7 @@ from runtime.bundle import MODEL, Bundle
 from runtime.departure import Departure, LayerError, departs, first_departure, layer_error
 from runtime.parity import TOLERANCES
 from runtime.plan import Target
-from runtime.runners.base import Images, RunOptions
+from runtime.runners.base import Images
 from runtime.runners.registry import runner
 from vitnla.common.errors import InputError
 from vitnla.model.vit import VisionTransformer
@@ -85,7 +85,7 @@ def _run(bundle: Bundle, target: Target, graph: onnx.ModelProto, images: Images,
     batch = bundle.fixed_batch or len(images)
     with tempfile.TemporaryDirectory(prefix="vitdeploy-layers-") as folder:
         save_model(graph, Path(folder) / MODEL)
-        options = RunOptions(threads, target.provider, batch, precision=target.precision)
+        options = target.options(threads, batch)
         session = runner(target.runtime).load(replace(bundle, folder=Path(folder)), options)
         try:
             return np.concatenate([session.run(images[start : start + batch]) for start in range(0, len(images), batch)])

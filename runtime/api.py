@@ -7,7 +7,7 @@ from pathlib import Path
 from runtime.affinity import usable_cpus
 from runtime.bundle import Bundle, open_bundle
 from runtime.plan import Target
-from runtime.runners.base import RunOptions, Session
+from runtime.runners.base import Session
 from runtime.runners.registry import runner
 
 
@@ -40,4 +40,4 @@ def open_session(
     target = Target.parse(runtime, provider)
     chosen = runner(target.runtime)
     chosen.availability().require(target.runtime)
-    return chosen.load(opened, RunOptions(threads or len(usable_cpus()), target.provider, batch, precision=target.precision))
+    return chosen.load(opened, target.options(threads or len(usable_cpus()), batch))

@@ -12,7 +12,6 @@ from runtime.child import WorkerError
 from runtime.evaluation import Evaluation, evaluate
 from runtime.logits import as_log, least_cosine, mean_divergence, relative_error
 from runtime.plan import Target
-from runtime.runners.base import RunOptions
 from runtime.runners.registry import runner
 from runtime.worker_client import Worker
 from vitnla.common.schema import Record
@@ -93,7 +92,7 @@ def check_parity(
     )  # fmt: skip
     try:
         with Worker(timeout_s) as worker:
-            options = RunOptions(threads, target.provider, bundle.fixed_batch or batch, precision=target.precision)
+            options = target.options(threads, bundle.fixed_batch or batch)
             facts = worker.load(target.runtime, bundle, options)["facts"]
             return row.model_copy(update={"facts": facts, **_compare(worker, bundle), **_score(worker, bundle, evaluation)})
     except WorkerError as error:

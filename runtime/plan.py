@@ -51,40 +51,51 @@ class Target:
         provider: the execution provider of ONNX Runtime.
         precision: of the engine, for the runtimes that run engines; `None` stands for each that the bundle holds. For OpenVINO,
             of what the graph computes in floating point; `None` is the bundle's own.
+        threads: CPU threads, where they are not those of everything else that is measured.
     """
 
     runtime: str
     provider: str = "cpu"
     precision: EnginePrecision | None = None
+    threads: int | None = None
 
     @classmethod
     def parse(cls, text: str, provider: str = "cpu") -> Self:
-        """Read `ort`, `trt`, `trt:fp16`, `openvino:bf16`.
+        """Read `ort`, `trt`, `trt:fp16`, `openvino:bf16`; with a number of threads of its own, `ort@1`.
 
         Args:
             text: the name of a runtime; one that runs engines may be followed by a precision.
             provider: for `ort`; others have none.
 
         Raises:
-            InputError: the runtime takes no precision, or there is none of that name.
+            InputError: the runtime takes no precision, or there is none of that name, or the threads are no number above 0.
         """
+        text, at, count = text.partition("@")
+        if at and not (count.isdecimal() and int(count)):
+            raise InputError(f"expected a number of threads after '{text}@', got '{count}'", f"such as {text}@1")
+        threads = int(count) if at else None
         runtime, colon, precision = text.partition(":")
         if not colon:
-            return cls(runtime, provider if runtime == "ort" else "cpu")
+            return cls(runtime, provider if runtime == "ort" else "cpu", threads=threads)
         known = _precisions(runtime)
         if not known:
             hint = f"only {', '.join(ENGINE_RUNTIMES)} and openvino take one, as in trt:fp16; --provider chooses that of ort"
             raise InputError(f"runtime '{runtime}' takes no precision, got '{text}'", hint)
         for one in known:
             if one == precision:
-                return cls(runtime, precision=one)
+                return cls(runtime, precision=one, threads=threads)
         raise unknown_name(f"precision of {runtime}", precision, known)
 
     @property
     def label(self) -> str:
-        """How tables call it: `ort`, `ort:cuda`, `trt:fp16`."""
+        """How tables call it: `ort`, `ort:cuda`, `trt:fp16`, `ort@1`."""
         detail = self.precision or (self.provider if self.provider != "cpu" else None)
-        return f"{self.runtime}:{detail}" if detail else self.runtime
+        name = f"{self.runtime}:{detail}" if detail else self.runtime
+        return name if self.threads is None else f"{name}@{self.threads}"
+
+    def options(self, threads: int, batch: int, hint: Hint = "latency") -> RunOptions:
+        """What a session is opened with; the target's own threads go before those given."""
+        return RunOptions(self.threads or threads, self.provider, batch, hint, self.precision)
 
     def on(self, bundle: Bundle) -> tuple[Self, ...]:
         """This target on a bundle: one per engine precision, where none was named. Without engines, loading says what is missing."""
@@ -234,4 +245,4 @@ class BenchPlan:
     def options(self, case: Case) -> RunOptions:
         """What the case's session is opened with."""
         hint: Hint = "throughput" if self.scenario == "offline" else "latency"
-        return RunOptions(self.threads, case.target.provider, case.batch, hint, case.target.precision)
+        return case.target.options(self.threads, case.batch, hint)

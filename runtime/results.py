@@ -95,6 +95,8 @@ class Cell(Record):
     batch: int
     scenario: Scenario
     error: str | None = None
+    answer: str | None = None
+    """What `vitdeploy tune` was asked, in the cell that it chose: "the fastest within 1 point of top-1"."""
     images_per_s: float | None = None
     latency_ms: Latency | None = None
     samples_ms: tuple[float, ...] = ()

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from runtime.report.figures import rank_figure
-from runtime.report.findings import control_kind, frontier, headline
+from runtime.report.findings import frontier, headline, role
 from runtime.report.formats import write
 from runtime.report.loss_chart import losses_figure
 from runtime.report.losses import journeys
 from runtime.report.page import view
+from runtime.report.scatter import Area, charts
 from runtime.report.sections import sections
-from runtime.report.style import panels
+from runtime.report.style import panels, style_of
 from runtime.report.tables import columns_for, unsteady_text
 from runtime.results import Cell, read_cells
 from tests.cells import cell, ratio
@@ -84,8 +85,25 @@ def test_controls_are_told_by_method_precision_and_macs() -> None:
         cell("dense-fp16", 1, 0.9, method="none", precision="fp16", macs=whole),
         cell("svd", 1, 0.9, macs=half),
     ]
-    assert [control_kind(one, cells) for one in cells] == ["control: dense", "control: int8", "control: smaller", None, None]
-    assert [control_kind(one, cells[:-1]) for one in cells[:-1]] == [None] * 4
+    assert [role(one, cells) for one in cells] == ["control: dense", "control: int8", "control: smaller", None, None]
+    assert [role(one, cells[:-1]) for one in cells[:-1]] == [None] * 4
+
+
+def test_the_answer_of_a_tuning_is_what_the_report_is_about() -> None:
+    gain = ratio("dense/ort/fp32/b1", 3.0)
+    cells = [
+        cell("dense", 1, 0.9),
+        cell("deep", 4, 0.895, method="auto", ratio=ratio("dense/ort/fp32/b1", 4.0)),
+        cell("mild", 3, 0.898, method="auto", ratio=gain, answer="the fastest within 0.5 points of top-1"),
+    ]
+    assert headline(cells).startswith(
+        "Asked for the fastest within 0.5 points of top-1, vitdeploy tune chose mild on ort at batch 1: 3.00×"
+    )
+    assert [role(one, cells) for one in cells] == ["control: dense", None, "answer"]
+    none = [cells[0].model_copy(update={"answer": "the fastest within 0 points"}), *cells[1:2]]
+    assert "chose dense on ort at batch 1, with no decomposition: the baseline itself" in headline(none)
+    (chart,) = charts(cells, style_of(cells), Area(600, 400))
+    assert [point.label.startswith("answer:") for point in chart.points] == [False, False, True]
 
 
 def test_badge_says_speed_and_cost_of_one_run(tmp_path: Path) -> None:
@@ -182,7 +200,7 @@ def test_cells_of_searched_batch_sizes_stand_together() -> None:
     shown = view(section)
     assert "batch" in [column.key for column in shown.columns]
     assert shown.controls[0].present
-    assert shown.groups[0].rows[0].control == "control: dense"
+    assert shown.groups[0].rows[0].role == "control: dense"
 
 
 def test_layers_are_told_in_numbers(tmp_path: Path) -> None:

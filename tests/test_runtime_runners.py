@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -163,6 +164,20 @@ def test_a_runner_that_cannot_be_imported_says_so(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(registry, "_BUILT_IN", {"other": "no_such_package:Runner"})
     with pytest.raises(MissingDependencyError, match="no_such_package"):
         runner("other")
+
+
+@pytest.mark.parametrize("text", ["ort@1", "openvino@3", "openvino:bf16@2", "trt:fp16@4"])
+def test_a_target_may_have_threads_of_its_own(text: str) -> None:
+    target = Target.parse(text)
+    name, _, count = text.partition("@")
+    assert (target.label, replace(target, threads=None)) == (text, Target.parse(name))
+    assert (target.options(7, 2).threads, Target.parse(name).options(7, 2).threads) == (int(count), 7)
+
+
+@pytest.mark.parametrize("count", ["", "0", "-1", "two"])
+def test_threads_of_a_target_are_a_number(count: str) -> None:
+    with pytest.raises(InputError, match=f"number of threads after 'ort@', got '{count}'"):
+        Target.parse(f"ort@{count}")
 
 
 class TestOpenVinoShapes:

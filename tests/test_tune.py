@@ -15,7 +15,7 @@ from export.run import ExportRequest, export_model
 from export.tune.candidates import Candidate, make
 from export.tune.choice import choose
 from export.tune.judge import Classifier, Judge, Loss, judging_splits, verdict
-from export.tune.prices import prices_of, settled_prices
+from export.tune.prices import fastest_of, prices_of, settle, threads_of
 from export.tune.request import Lessons, TuneRequest
 from export.tune.run import SETTINGS, tune
 from export.tune.shares import FIRST, LEAST, MOST, RESOLUTION, STEP, TAUGHT_RESOLUTION, next_share, next_taught
@@ -24,7 +24,7 @@ from runtime.evaluation import Evaluation
 from runtime.plan import Target
 from runtime.results import Cell
 from vitnla.cli.output import seconds
-from vitnla.common.errors import InputError
+from vitnla.common.errors import InputError, VerdictError
 from vitnla.data.dataset import Dataset, Split
 
 
@@ -256,14 +256,34 @@ def test_prices_are_those_of_where_the_dense_model_is_the_fastest(runtime: str, 
         _cell("slow", "none", "int8", 100, None), _cell("broken", "none", "int8", 900, None, error="crashed"),
         _cell("fast", "none", precision, 300, None).model_copy(update={"runtime": runtime}),
     ]  # fmt: skip
-    assert prices_of(cells).label == expected
+    assert prices_of(fastest_of(cells)).label == expected
+    with pytest.raises(VerdictError, match="no dense bundle could be timed: crashed"):
+        fastest_of(cells[1:2])
 
 
 def test_prices_stay_those_that_a_tuning_began_with(tmp_path: Path) -> None:
     asked = _request(tmp_path, prices=LatencyTarget("openvino", "bf16"))
-    assert settled_prices(asked, (), {}).label == "openvino:bf16"
+    (tmp_path / "prices.json").write_text('{"target": "ort:int8", "threads": 3}')
+    assert settle(_request(tmp_path), (), {}) == (LatencyTarget("ort", "int8"), 3)
+    assert settle(asked, (), {}).prices.label == "openvino:bf16"
     (tmp_path / "prices.json").write_text('{"target": "ort:int8"}')
-    assert settled_prices(_request(tmp_path), (), {}).label == "ort:int8"
+    assert settle(_request(tmp_path), (), {}).threads == 1
+
+
+@pytest.mark.parametrize(("speed", "expected"), [(110, 1), (100.5, 2), (90, 2)])
+def test_fewer_threads_are_taken_where_they_are_faster_beyond_chance(speed: float, expected: int) -> None:
+    names = {"openvino:bf16@2": 100.0, "openvino:bf16@1": speed}
+    cells = [_cell("d", "none", "int8", rate, None).model_copy(update={"runtime": name}) for name, rate in names.items()]
+    assert threads_of(cells) == expected
+    broken = [cells[0], cells[1].model_copy(update={"error": "crashed"})]
+    assert threads_of(broken) == 2
+
+
+def test_threads_are_settled_by_measuring(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    found = settle(_request(tmp_path, threads=2, fewer_threads=(1,)), (tiny_bundle,), {})
+    assert found.prices.label == "ort"
+    assert found.threads in {1, 2}
+    assert settle(_request(tmp_path, threads=2, fewer_threads=(1,)), (), {}) == found
 
 
 @pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("20m", 1200), ("1h", 3600), ("7.5", 7.5)])

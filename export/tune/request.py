@@ -40,6 +40,7 @@ class TuneRequest:
         targets: runtimes to choose from.
         batch: images at a time.
         threads: of every runtime.
+        fewer_threads: other numbers of them, one of which is taken where it is faster for the dense model.
         images: validation images, at most, see `judge.judging_splits`.
         test_images: how many of the test split, which is looked at once, for the answer; `None` is all.
         calibration_images: how many of the calibration split; `None` is all.
@@ -67,6 +68,13 @@ class TuneRequest:
     command: str
     prices: LatencyTarget | None = None
     lessons: Lessons | None = None
+    fewer_threads: tuple[int, ...] = ()
+
+    @property
+    def question(self) -> str:
+        """What the answer is the answer to."""
+        points = f"{self.max_drop:g} point{'' if self.max_drop == 1 else 's'}"
+        return f"the fastest within {points} of top-1, with a confidence of {self.confidence:g}"
 
     @property
     def reference(self) -> Target:

@@ -10,7 +10,7 @@ from export.latency.target import LatencyTarget
 from export.tune.candidates import Candidate, OnStep, hand_over, make
 from export.tune.choice import Choice, choose
 from export.tune.judge import Classifier, Judge, Loss, judging_splits
-from export.tune.prices import settled_prices
+from export.tune.prices import settle
 from export.tune.request import TuneRequest, TuneSettings
 from export.tune.search import Search
 from runtime.bench import run_bench
@@ -42,6 +42,8 @@ class Answer:
     cells: tuple[Cell, ...]
     prices: LatencyTarget
     """What time was counted by."""
+    threads: int
+    """Of every runtime, as was the fastest for the dense model."""
     tried: dict[float, bool]
     """Share of the dense time -> whether some bundle of it was within the budget."""
     taught: dict[float, bool]
@@ -72,7 +74,8 @@ def tune(request: TuneRequest, evaluation: Evaluation, on_step: OnStep = lambda 
     dense = [Candidate(None, lowering) for lowering in (None, *request.lowerings)]
     bundles = [make(one, request, say) for one in dense]
     say("timing the dense bundles")
-    prices = settled_prices(request, bundles, _places(dense))
+    prices, threads = settle(request, bundles, _places(dense))
+    request = replace(request, threads=threads)
     data = load_data(request.data)
     judge = Judge(request, bundles[0], judging_splits(data, request.images, request.taught_images), say)
     search = Search(request, prices, judge, started, say)
@@ -87,10 +90,11 @@ def tune(request: TuneRequest, evaluation: Evaluation, on_step: OnStep = lambda 
         seconds=request.seconds, rounds=_ROUNDS, processes=_PROCESSES, only=_places(candidates) | elsewhere,
     )  # fmt: skip
     cells = run_bench(plan, evaluation, command=request.command, progress=lambda done, total, text: say(text))
-    append_cells(request.folder / RESULTS, cells)
     made = {bundle.name: bundle for bundle in plan.bundles}
 
     choice = choose(cells, lambda cell: judge.fits(made[cell.bundle], Target.parse(cell.runtime)))
+    marked = [cell.model_copy(update={"answer": request.question}) if cell is choice.cell else cell for cell in cells]
+    append_cells(request.folder / RESULTS, marked)
     winner = next(one for one in candidates if one.name == choice.cell.bundle)
     target = Target.parse(choice.cell.runtime)
     loss = judge.loss(made[winner.name], target)
@@ -100,7 +104,7 @@ def tune(request: TuneRequest, evaluation: Evaluation, on_step: OnStep = lambda 
     with Classifier(bundle, target, request) as classifier:
         top1 = classifier.top1(test.head(request.test_images))
     seconds = time.monotonic() - started
-    return Answer(bundle, choice, loss, top1, tuple(cells), prices, search.tried, search.taught, seconds)
+    return Answer(bundle, choice, loss, top1, tuple(marked), prices, threads, search.tried, search.taught, seconds)
 
 
 def _finalists(search: Search) -> list[Candidate]:

@@ -52,9 +52,11 @@ def drop(cell: Cell, cells: Iterable[Cell]) -> float | None:
 
 
 def headline(cells: Sequence[Cell]) -> str:
-    """One sentence that says what was gained within one point of top-1, or that nothing was."""
+    """One sentence: what a tuning chose, or else what was gained within one point of top-1, or that nothing was."""
     if all(cell.error for cell in cells):
         return f"Nothing could be measured: {_count(len(cells), 'cell')} failed."
+    if (answer := next((cell for cell in cells if cell.answer), None)) is not None:
+        return f"Asked for {answer.answer}, vitdeploy tune chose {_gain(answer, cells)}."
     compared = [cell for cell in cells if cell.ratio is not None and cell.ratio.baseline != cell.key]
     if not compared and (found := _highest_rate(cells)) is not None:
         return found
@@ -101,9 +103,9 @@ def _speedup(cell: Cell) -> float:
 
 
 def _gain(cell: Cell, cells: Sequence[Cell]) -> str:
-    if cell.ratio is None:
-        raise ValueError(f"{cell.key} has no ratio")
     kind = ", with no decomposition" if is_dense(cell) else ""
+    if cell.ratio is None:
+        return f"{cell.bundle} on {cell.runtime} at batch {cell.batch}{kind}: the baseline itself"
     speed = f"{cell.ratio.value:.2f}× (95 % interval {cell.ratio.low:.2f} to {cell.ratio.high:.2f}) of {cell.ratio.baseline}"
     lost = drop(cell, cells)
     change = (
@@ -120,11 +122,13 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def control_kind(cell: Cell, cells: Sequence[Cell]) -> str | None:
-    """Which of the three controls a cell is, beside decomposed ones; null for these, and where there are none.
+def role(cell: Cell, cells: Sequence[Cell]) -> str | None:
+    """The answer of a tuning, or which of the three controls a cell is beside decomposed ones; null for others.
 
     A dense bundle of fewer MACs than their source is the smaller dense model.
     """
+    if cell.answer:
+        return "answer"
     decomposed = [other for other in cells if not is_dense(other) and not other.error]
     if not is_dense(cell) or not decomposed:
         return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from runtime.report import figures
 from runtime.report.facts import Facts, machine_facts, machine_name, runtime_facts
-from runtime.report.findings import Control, control_kind, controls, headline, is_baseline
+from runtime.report.findings import Control, controls, headline, is_baseline, role
 from runtime.report.forest import Whisker, whiskers
 from runtime.report.loss_chart import COLORS, losses_figure, worth_drawing
 from runtime.report.losses import Journey, journeys, steps_of
@@ -58,7 +58,7 @@ class Row:
     cell: Cell
     baseline: bool
     whisker: Whisker | None
-    control: str | None
+    role: str | None
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,7 @@ def view(section: Section) -> SectionView:
         groups=[
             RowGroup(
                 panel.title,
-                [
-                    Row(cell, is_baseline(cell, measured), marks.get(cell.key), control_kind(cell, section.cells))
-                    for cell in panel.cells
-                ],
+                [Row(cell, is_baseline(cell, measured), marks.get(cell.key), role(cell, section.cells)) for cell in panel.cells],
             )
             for panel in groups
         ],

@@ -107,7 +107,8 @@ def _point(cell: Cell, position: Position, style: Style, below: bool) -> Point:
     bounds = (None, None) if below else (cell.top1_low, cell.top1_high)
     low, high = (None if bound is None else 100 * bound for bound in bounds)
     name = style.label(cell)
-    words = [name] if len(name) <= _LABEL_CHARACTERS else []
+    words = ["answer:"] if cell.answer else []
+    words += [name] if len(name) <= _LABEL_CHARACTERS else []
     words += [f"({percent(cell.top1, 1)} %)"] if below else []
     return Point(cell, *position, low, high, below, style.color(cell), style.marker(cell), " ".join(words), side=None)
 

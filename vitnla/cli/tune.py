@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitnla.cli.bundles import ARTIFACTS, DEFAULT_THREADS, Threads, targets
+from vitnla.cli.bundles import ARTIFACTS, DEFAULT_THREADS, targets
 from vitnla.cli.output import Json, command_line, emit, say, seconds, status
 
 if TYPE_CHECKING:
@@ -33,7 +33,12 @@ def tune(
     latency_runtime: Annotated[
         str | None, typer.Option(help="Whose times auto counts by, as for export. Default: where the dense model is the fastest.")
     ] = None,
-    threads: Threads = DEFAULT_THREADS,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="CPU threads of every runtime. Default: all cores, a half or a quarter, whichever is the fastest."
+        ),
+    ] = None,
     images: Annotated[
         int, typer.Option(min=1, help="Images to choose by, at most: the validation split, then training images left over.")
     ] = 10_000,
@@ -59,9 +64,10 @@ def tune(
     from vitnla.cli.evaluation import load_evaluation
 
     request = TuneRequest(
-        model, data, max_drop, confidence, targets(runtime or _all_here(), "cpu"), batch, threads, images, test_images, calibration_images,
+        model, data, max_drop, confidence, targets(runtime or _all_here(), "cpu"), batch, threads or DEFAULT_THREADS, images, test_images, calibration_images,
         seconds(time_budget, "--time-budget"), duration, output, command_line(),
         LatencyTarget.parse(latency_runtime) if latency_runtime else None, Lessons(distill, distill_images) if distill else None,
+        fewer_threads=() if threads else tuple(sorted({DEFAULT_THREADS // 2, DEFAULT_THREADS // 4} - {0})),
     )  # fmt: skip
     request.check()
     with status() as on_step:
@@ -90,7 +96,7 @@ def _say_answer(answer: Answer, request: Any) -> None:
     if not choice.decomposed:
         say(f"nothing decomposed is faster than {cell.bundle} within {request.max_drop:g} points: that is the answer")
     say(
-        f"{answer.bundle.folder}: {cell.bundle} on {cell.runtime}, batch {cell.batch}, {request.threads} threads: {cell.images_per_s:.0f} images/s, "
+        f"{answer.bundle.folder}: {cell.bundle} on {cell.runtime}, batch {cell.batch}, {answer.threads} threads: {cell.images_per_s:.0f} images/s, "
         f"{_times(choice.speedup)} dense fp32 on {choice.fp32.runtime}, {_times(choice.gain)} the fastest dense one ({choice.dense.bundle} on "
         f"{choice.dense.runtime})"
     )
@@ -130,6 +136,7 @@ def _record(answer: Answer) -> dict[str, Any]:
             cell.model_dump(include={"bundle", "method", "runtime", "precision", "images_per_s", "top1", "error"})
             for cell in answer.cells
         ],
+        "threads": answer.threads,
         "latency_runtime": answer.prices.label,
         "shares": [{"share": share, "distilled": False, "within_budget": ok} for share, ok in answer.tried.items()]
         + [{"share": share, "distilled": True, "within_budget": ok} for share, ok in answer.taught.items()],
