@@ -17,6 +17,7 @@ from export.quantize.calibration import Calibration, input_magnitudes
 from export.quantize.linears import count_int8_linears, encoder_linears, linear_macs, name_nodes
 from export.quantize.onnxruntime_int8 import merge_biases, quantize_linears, quantize_linears_dynamically
 from export.quantize.openvino_int8 import quantize_by_nncf
+from export.quantize.patch_embedding import patches_as_product
 from export.quantize.sensitivity import measure_sensitivity, restore, sensitive_linears
 from export.quantize.tensorrt_qdq import insert_qdq
 from export.storage import fits_one_file, save_model
@@ -101,7 +102,7 @@ def _by_onnxruntime(path: Path, plan: Lowering, config: ViTConfig, calibration: 
     static = plan.precision == "int8"
     original = onnx.load(path)
     if static:
-        original = merge_biases(original)
+        original = merge_biases(patches_as_product(original))
     name_nodes(original)
     linears = encoder_linears(original, config)
     names = [node.name for node in linears]

@@ -1,4 +1,7 @@
-"""Which nodes of a graph are linears: the encoder's, which are quantised, and the head's, which are small and stay in float."""
+"""Which nodes of a graph are linears: the encoder's, which are quantised, and the head's, which are small and stay in float.
+
+The patch embedding is one of the encoder's where it is a product (`patch_embedding`), and none where it is a convolution.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,12 @@ def name_nodes(model: onnx.ModelProto) -> None:
 
 def encoder_linears(model: onnx.ModelProto, config: ViTConfig) -> list[onnx.NodeProto]:
     """The MatMul and Gemm nodes of the encoder's linears, in the order in which they run; two for a low-rank one."""
-    return _linears(model)[: _count(config)]
+    return _linears(model)[: _count(model, config)]
 
 
 def head_linears(model: onnx.ModelProto, config: ViTConfig) -> list[onnx.NodeProto]:
     """The linears that follow the encoder's: the head's, and those of a pooling by attention."""
-    return _linears(model)[_count(config) :]
+    return _linears(model)[_count(model, config) :]
 
 
 def count_int8_linears(model: onnx.ModelProto) -> int:
@@ -43,8 +46,9 @@ def _linears(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return [node for node in model.graph.node if linear_shape(node, weights) is not None and not node.name.startswith(PREFIX)]
 
 
-def _count(config: ViTConfig) -> int:
-    return sum(1 if getattr(block.ranks, name) is None else 2 for block in config.blocks for name in LINEARS)
+def _count(model: onnx.ModelProto, config: ViTConfig) -> int:
+    convolved = any(node.op_type == "Conv" and not node.name.startswith(PREFIX) for node in model.graph.node)
+    return (not convolved) + sum(1 if getattr(block.ranks, name) is None else 2 for block in config.blocks for name in LINEARS)
 
 
 def linear_macs(model: onnx.ModelProto, node: onnx.NodeProto) -> int:

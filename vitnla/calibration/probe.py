@@ -45,7 +45,7 @@ def _trace(model: VisionTransformer, tokens: Tensor, signs: torch.Generator) -> 
         outputs = [tokens.clone().requires_grad_()]
         for block in model.blocks:
             outputs.append(block(outputs[-1]))
-        logits = model.classify(model.finish(outputs[-1]))
+        logits = model.classify(outputs[-1])
         p = logits.detach().softmax(-1)
         draws = []
         for _ in range(_DRAWS):

@@ -111,7 +111,7 @@ def _seen_by_head(model: VisionTransformer, statistics: Statistics, batch_size: 
     count = 0
     for batch in torch.split(statistics.require_samples().embedded(model), batch_size):
         encoded = model.encode(batch)
-        seen = model.features(encoded) if model.config.final_norm == "pooled" else encoded.flatten(0, 1)
+        seen = model.features(encoded) if model.config.final_norm == "pooled" else model.norm(encoded).flatten(0, 1)
         seen = seen.double().cpu()
         gram += seen.T @ seen
         total += seen.sum(0)

@@ -44,33 +44,32 @@ class VisionTransformer(nn.Module):
         return out
 
     def encode(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, N, dim] through every block and `finish`; N may be less than the full sequence."""
+        """Tokens [B, N, dim] through every block; N may be less than the full sequence."""
         for block in self.blocks:
             tokens = block(tokens)
-        return self.finish(tokens)
-
-    def finish(self, tokens: Tensor) -> Tensor:
-        """The last block's output [B, N, dim] through the last norm, where that stands before pooling."""
-        out: Tensor = tokens if self.config.final_norm == "pooled" else self.norm(tokens)
-        return out
+        return tokens
 
     def classify(self, encoded: Tensor) -> Tensor:
-        """Encoded tokens [B, N, dim] -> logits [B, classes]."""
+        """The last block's output [B, N, dim] -> logits [B, classes]."""
         out: Tensor = self.head(self.features(encoded))
         return out
 
     def features(self, encoded: Tensor) -> Tensor:
-        """What the head is given: encoded tokens [B, N, dim] -> [B, config.features]."""
+        """What the head is given: the last block's output [B, N, dim] -> [B, config.features].
+
+        Tokens are chosen before they are normed, so a model that reads its class token norms one, not all. It also keeps ONNX Runtime
+        1.32 from joining the last sum and the norm into a SkipLayerNormalization, which takes as long as ten norms on the CPU.
+        """
+        each, after = (nn.Identity(), self.norm) if self.config.final_norm == "pooled" else (self.norm, nn.Identity())
         patches = encoded[:, self.config.prefix_tokens :]
         if self.pool is not None:
-            pooled: Tensor = self.pool(patches)
+            pooled: Tensor = self.pool(each(patches))
             return pooled
         parts = {
-            "cls": lambda: encoded[:, 0], "dist": lambda: encoded[:, 1], "mean": lambda: patches.mean(dim=1),
-            "mean-all": lambda: encoded.mean(dim=1),
+            "cls": lambda: each(encoded[:, 0]), "dist": lambda: each(encoded[:, 1]), "mean": lambda: each(patches).mean(dim=1),
+            "mean-all": lambda: each(encoded).mean(dim=1),
         }  # fmt: skip
-        pooled = torch.cat([parts[name]() for name in self.config.pooling.split("+")], dim=-1)
-        out: Tensor = self.norm(pooled) if self.config.final_norm == "pooled" else pooled
+        out: Tensor = after(torch.cat([parts[name]() for name in self.config.pooling.split("+")], dim=-1))
         return out
 
     def forward(self, images: Tensor) -> Tensor:

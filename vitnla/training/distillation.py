@@ -32,7 +32,7 @@ def answer(model: VisionTransformer, images: Tensor) -> Answer:
     for block in model.blocks:
         tokens = block(tokens)
         outputs.append(tokens)
-    return Answer(model.classify(model.finish(tokens)), tuple(outputs))
+    return Answer(model.classify(tokens), tuple(outputs))
 
 
 def logit_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
