@@ -55,7 +55,7 @@ def lower(path: Path, plan: Lowering, config: ViTConfig, calibration: Calibratio
         _in_fp16(path)
         return None
     if plan.runtime == "openvino":
-        return _by_nncf(path, config, calibration)
+        return _by_nncf(path, plan, config, calibration)
     if plan.runtime == "ort":
         return _by_onnxruntime(path, plan, config, calibration, on_step)
     return _for_tensorrt(path, plan, config, calibration)
@@ -68,13 +68,14 @@ def _in_fp16(path: Path) -> None:
         save_model(survives(onnx.load(path), "fp16", images, logits, Path(scratch), hint)[0], path)
 
 
-def _by_nncf(path: Path, config: ViTConfig, calibration: Calibration) -> Quantization:
+def _by_nncf(path: Path, plan: Lowering, config: ViTConfig, calibration: Calibration) -> Quantization:
     before = calibration.logits(path)
-    quantized = quantize_by_nncf(path, config, calibration.images)
+    quantized = quantize_by_nncf(path, config, calibration.images, symmetric=plan.symmetric)
     save_model(quantized, path)
     return Quantization(
         runtime="openvino", tool=f"nncf {version('nncf')}", images=len(calibration.images), quantized=count_int8_linears(quantized),
-        scheme="SmoothQuant; int8 weights per channel; products of the attention quantised too; head in float; bias correction",
+        scheme=f"SmoothQuant; int8 weights per channel, {'symmetric' if plan.symmetric else 'asymmetric'} inputs; products of the attention "
+        "quantised too; head in float; bias correction",
         divergence=mean_divergence(before, calibration.logits(path)),
     )  # fmt: skip
 

@@ -17,16 +17,18 @@ PRECISIONS: dict[str, tuple[Precision, ...]] = {
     "trt-rtx": ("fp32", "fp16", "int8", "fp8"),
 }
 """What each runtime computes in. OpenVINO's bf16 is a hint, not a graph; an engine in bf16 is made of an fp32 bundle."""
+ASYMMETRIC, SYMMETRIC = "asymmetric", "symmetric"
 FP8_OPSET = 21
 """The first that TensorRT takes FP8 in."""
 
 
 @dataclass(frozen=True)
 class Lowering:
-    """What to lower to. `runtime` decides the tool and the scheme."""
+    """What to lower to. `runtime` decides the tool and the scheme; `symmetric` is about the inputs of int8 products."""
 
     precision: Precision
     runtime: str
+    symmetric: bool = False
 
     @property
     def changes_graph(self) -> bool:
@@ -44,18 +46,23 @@ class Lowering:
         return self.precision in ("int8", "fp8")
 
 
-def plan_lowering(precision: str, runtime: str, opset: int) -> Lowering:
+def plan_lowering(precision: str, runtime: str, opset: int, activations: str = ASYMMETRIC) -> Lowering:
     """Check what was asked for, before any long work.
 
     Raises:
-        InputError: the runtime does not compute in that precision, or the opset cannot express it.
+        InputError: the runtime does not compute in that precision, or the opset cannot express it, or there is no choice of activations.
         MissingDependencyError: the tool is absent.
     """
     if precision not in (known := get_args(Precision)):
         raise unknown_name("precision", precision, known)
     if runtime not in PRECISIONS:
         raise unknown_name("runtime to export for", runtime, PRECISIONS)
-    plan = Lowering(precision, runtime)  # type: ignore[arg-type]  # it is one of the literals, as was just checked
+    if activations not in (ASYMMETRIC, SYMMETRIC):
+        raise unknown_name("kind of int8 activations", activations, (ASYMMETRIC, SYMMETRIC))
+    plan = Lowering(precision, runtime, activations == SYMMETRIC)  # type: ignore[arg-type]  # one of the literals, as was just checked
+    if plan.symmetric and (precision, runtime) != ("int8", "openvino"):
+        hint = "leave out --int8-activations: ONNX Runtime's inputs are asymmetric here, TensorRT's symmetric"
+        raise InputError(f"symmetric activations are a choice of int8 for openvino, got {precision} for {runtime}", hint)
     if plan.precision not in PRECISIONS[runtime]:
         able = [name for name, precisions in PRECISIONS.items() if plan.precision in precisions]
         hint = f"--runtime {' or '.join(able)}" if able else "leave it fp32"

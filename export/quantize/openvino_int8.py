@@ -16,7 +16,7 @@ from runtime.runners.base import Images
 from vitnla.model.config import ViTConfig
 
 
-def quantize_by_nncf(source: Path, config: ViTConfig, images: Images) -> onnx.ModelProto:
+def quantize_by_nncf(source: Path, config: ViTConfig, images: Images, *, symmetric: bool = False) -> onnx.ModelProto:
     """SmoothQuant, Q/DQ around every product of the encoder (attention included), and bias correction.
 
     The head stays in float. It is a thousandth of the work, and OpenVINO 2026.4 answers wrongly where the pooled tokens are quantised
@@ -27,6 +27,7 @@ def quantize_by_nncf(source: Path, config: ViTConfig, images: Images) -> onnx.Mo
         source: float graph.
         config: of the graph.
         images: preprocessed calibration images [N, C, H, W].
+        symmetric: inputs of products have no zero point: NNCF's preset "performance", else "mixed".
     """
     import nncf
 
@@ -36,12 +37,13 @@ def quantize_by_nncf(source: Path, config: ViTConfig, images: Images) -> onnx.Mo
         names=[node.name for node in head_linears(model, config)], patterns=[f"{PREFIX}.*"], validate=False
     )
     dataset = nncf.Dataset(range(len(images)), lambda index: {INPUT: images[index : index + 1]})
+    preset = nncf.QuantizationPreset.PERFORMANCE if symmetric else nncf.QuantizationPreset.MIXED
     level = logging.getLogger("nncf").level
     nncf.set_log_level(logging.ERROR)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # its progress bars; ours go to stderr, and stdout may be JSON
             quantized: onnx.ModelProto = nncf.quantize(
-                model, dataset, model_type=nncf.ModelType.TRANSFORMER, preset=nncf.QuantizationPreset.MIXED,
+                model, dataset, model_type=nncf.ModelType.TRANSFORMER, preset=preset,
                 subset_size=len(images), ignored_scope=in_float,
             )  # fmt: skip
     finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from export.latency.target import DEFAULT_TARGET, LatencyTarget
 from export.options import ExportOptions
+from export.plan import ASYMMETRIC, SYMMETRIC
 from export.run import ExportRequest, export_model
 from export.tune.request import PICTURED, Lessons, TuneRequest
 from runtime.bundle import MANIFEST, Bundle, open_bundle
@@ -22,7 +23,7 @@ OnStep = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Candidate:
-    """One bundle: `share` of the dense time kept by `auto` (None is the dense model), int8 for `lowering` (None is fp32).
+    """One bundle: `share` of the dense time kept by `auto` (None is the dense model), int8 in a form of `LOWERINGS` (None is fp32).
 
     Time is counted by `prices`. With `lessons`, the dense model has taught it before it was quantised.
     """
@@ -45,7 +46,17 @@ class Candidate:
     @property
     def runtimes(self) -> frozenset[str] | None:
         """Where it is measured; None is everywhere."""
-        return None if self.lowering is None else frozenset({self.lowering})
+        return None if self.lowering_runtime is None else frozenset({self.lowering_runtime})
+
+    @property
+    def lowering_runtime(self) -> str | None:
+        """What int8 is for."""
+        return None if self.lowering is None else self.lowering.partition("-")[0]
+
+    @property
+    def activations(self) -> str:
+        """Of int8, see `ExportOptions`."""
+        return SYMMETRIC if self.lowering is not None and self.lowering.endswith(SYMMETRIC) else ASYMMETRIC
 
 
 def make(candidate: Candidate, request: TuneRequest, on_step: OnStep) -> Bundle:
@@ -73,8 +84,8 @@ def _export(candidate: Candidate, request: TuneRequest, folder: Path, split: tup
     elif candidate.share is not None:
         method, settings = "auto", {"target_latency": candidate.share}
     options = ExportOptions(
-        name=candidate.name, precision="fp32" if candidate.lowering is None else "int8", runtime=candidate.lowering,
-        eval_split=split[0], eval_images=split[1], force=True,
+        name=candidate.name, precision="fp32" if candidate.lowering is None else "int8", runtime=candidate.lowering_runtime,
+        int8_activations=candidate.activations, eval_split=split[0], eval_images=split[1], force=True,
     )  # fmt: skip
     export = ExportRequest(
         model, request.data, method, settings, folder, options, request.command, request.calibration_images,

@@ -12,8 +12,8 @@ from vitnla.common.schema import Record
 
 PICTURED = 2000
 """Validation images, at most, on which every candidate's manifest and every cell of the report are scored."""
-LOWERINGS = ("ort", "openvino")
-"""Runtimes for which int8 graphs are tuned here."""
+LOWERINGS = {"ort": ("ort",), "openvino": ("openvino-symmetric", "openvino")}
+"""Runtimes for which int8 graphs are tuned here, and their forms, the fastest first; another is tried where that loses too much."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ class TuneRequest:
 
     @property
     def lowerings(self) -> tuple[str, ...]:
-        """The runtimes that int8 graphs are made for."""
-        return tuple(self.lowering_targets)
+        """Every form of int8 graph for those runtimes."""
+        return tuple(form for runtime in self.lowering_targets for form in LOWERINGS[runtime])
 
     @property
     def taught_images(self) -> int | None:

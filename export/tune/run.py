@@ -108,11 +108,10 @@ def tune(request: TuneRequest, evaluation: Evaluation, on_step: OnStep = lambda 
 
 
 def _finalists(search: Search) -> list[Candidate]:
-    """The deepest shares within the budget, and the distilled ones that are, in every precision."""
+    """The deepest shares within the budget, and the distilled ones that are, in every precision that was made of them."""
     untrained = sorted(share for share, ok in search.tried.items() if ok)[:_FINALISTS]
-    kept = [Candidate(share, None, prices=search.prices) for share in untrained]
-    kept += [Candidate(share, None, search.request.lessons, search.prices) for share, ok in search.taught.items() if ok]
-    return [replace(one, lowering=lowering) for one in kept for lowering in (None, *search.request.lowerings)]
+    kept = {(share, None) for share in untrained} | {(share, search.request.lessons) for share, ok in search.taught.items() if ok}
+    return [one for one in search.made if (one.share, one.lessons) in kept]
 
 
 def _places(candidates: Sequence[Candidate]) -> dict[str, frozenset[str]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from export.latency.target import LatencyTarget
 from export.tune.candidates import Candidate, OnStep, make
 from export.tune.judge import Judge
-from export.tune.request import Lessons, TuneRequest
+from export.tune.request import LOWERINGS, Lessons, TuneRequest
 from export.tune.shares import next_share, next_taught
 from runtime.plan import Target
 
@@ -73,8 +73,9 @@ class Search:
 
         if not fits(candidate, self.request.reference):
             return False
-        # Every int8 form is made, since which runtime is the fastest is only known once they are measured.
+        # One for every runtime, since which is the fastest is only known once they are measured.
         lowered = [
-            fits(replace(candidate, lowering=lowering), target) for lowering, target in self.request.lowering_targets.items()
+            any(fits(replace(candidate, lowering=form), target) for form in LOWERINGS[runtime])
+            for runtime, target in self.request.lowering_targets.items()
         ]
         return any(lowered)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _METHOD, _BUNDLE, _ENGINE, _CHECK, _ONNX = "Method", "Bundle", "Engine", "Verification", "Models of the form onnx:FILE"
 _TORCH_ONLY = (
-    "opset", "precision", "runtime", "quantization_images", "embed_preprocessing", "input_size", "output_kind", "engine", "capability",
+    "opset", "precision", "runtime", "int8_activations", "quantization_images", "embed_preprocessing", "input_size", "output_kind", "engine", "capability",
     "engine_precision", "builder_optimization_level", "version_compatible", "hardware_compatible", "batch", "target_latency",
     "latency_batch", "latency_runtime",
 )  # fmt: skip
@@ -41,6 +41,7 @@ def export(
     allow_parity_failure: Annotated[bool, typer.Option(help="Write the bundle all the same, and mark it.", rich_help_panel=_CHECK)] = False,
     precision: Annotated[str, typer.Option(help="fp32, fp16, bf16, int8, int8-dynamic or fp8.", rich_help_panel=_BUNDLE)] = "fp32",
     runtime: Annotated[str | None, typer.Option(help="ort, openvino, trt or trt-rtx: what the precision is for.", rich_help_panel=_BUNDLE)] = None,
+    int8_activations: Annotated[str, typer.Option(help="For openvino: asymmetric or symmetric.", rich_help_panel=_BUNDLE)] = "asymmetric",
     quantization_images: Annotated[int, typer.Option(min=1, help="Calibration images that set the ranges of int8 and fp8.", rich_help_panel=_BUNDLE)] = 256,
     opset: Annotated[int | None, typer.Option(help="ONNX opset, 18 to 23. Default: 20, or 21 for fp8.", rich_help_panel=_BUNDLE)] = None,
     embed_preprocessing: Annotated[bool, typer.Option("--embed-preprocessing", help="The graph takes uint8 [B, H, W, C].", rich_help_panel=_BUNDLE)] = False,
@@ -107,7 +108,7 @@ def export(
             raise InputError("--preprocessing, --mean, --std, --interpolation and --labels are for onnx:FILE", hint)
         options = ExportOptions(
             opset=opset, embedding=parse_embedding(embed_preprocessing, input_size, output_kind), precision=precision,
-            runtime=runtime, quantization_images=quantization_images,
+            runtime=runtime, int8_activations=int8_activations, quantization_images=quantization_images,
             engine=engine, capabilities=tuple(filter(None, capability.split(","))),
             engine_precisions=tuple(filter(None, engine_precision.split(","))), profile=batch,
             build=BuildOptions(builder_optimization_level, version_compatible, hardware_compatible), eval_images=eval_images,
