@@ -83,6 +83,22 @@ def test_a_bundle_of_every_precision(
 
 
 @needs_nncf
+@pytest.mark.parametrize("activations", ["asymmetric", "symmetric"])
+def test_symmetric_activations_have_no_zero_point(
+    activations: str, tiny_source: SourceModel, tiny_data: Dataset, tmp_path: Path
+) -> None:
+    options = ExportOptions(precision="int8", runtime="openvino", int8_activations=activations)
+    bundle = _export(tiny_source, tiny_data, tmp_path / "out", options, Decomposition(tiny_source.model, ()))
+    graph = onnx.load(bundle.folder / MODEL).graph
+    values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    points = [int(np.abs(values[node.input[2]]).max()) for node in graph.node if node.op_type == "QuantizeLinear"]
+    assert points
+    assert any(points) == (activations == "asymmetric")
+    assert bundle.manifest.quantization is not None
+    assert f", {activations} inputs" in bundle.manifest.quantization.scheme
+
+
+@needs_nncf
 def test_int8_answers_alike_with_and_without_a_static_shape(tiny_source: SourceModel, tiny_data: Dataset, tmp_path: Path) -> None:
     """It did not while the pooled tokens were quantised, see `export.quantize.openvino_int8`."""
     config = tiny_source.model.config.model_copy(update={"pooling": "cls+mean"})

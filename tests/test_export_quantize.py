@@ -87,3 +87,12 @@ def test_a_stage_counts_flips_and_their_margins() -> None:
 def test_what_cannot_be_lowered_is_refused(precision: str, runtime: str, opset: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         plan_lowering(precision, runtime, opset)
+
+
+@pytest.mark.parametrize(("precision", "runtime"), [("int8", "ort"), ("fp32", "openvino"), ("int8", "trt-rtx")])
+def test_activations_are_a_choice_where_there_is_one(precision: str, runtime: str) -> None:
+    with pytest.raises(InputError, match=f"a choice of int8 for openvino, got {precision} for {runtime}"):
+        plan_lowering(precision, runtime, 20, "symmetric")
+    with pytest.raises(InputError, match="unknown kind of int8 activations 'lopsided'"):
+        plan_lowering(precision, runtime, 20, "lopsided")
+    assert not plan_lowering(precision, runtime, 20).symmetric

@@ -242,6 +242,13 @@ def test_names_of_candidates() -> None:
     assert Candidate(0.48, "openvino").name == "auto-0.48-int8-openvino"
     assert Candidate(0.48, "openvino").runtimes == {"openvino"}
     assert Candidate(0.48, None).runtimes is None
+    symmetric = Candidate(0.48, "openvino-symmetric")
+    assert (symmetric.name, symmetric.runtimes, symmetric.activations) == (
+        "auto-0.48-int8-openvino-symmetric",
+        {"openvino"},
+        "symmetric",
+    )
+    assert Candidate(0.48, "openvino").activations == Candidate(0.48, "ort").activations == "asymmetric"
     assert (
         Candidate(0.4, "ort", Lessons(2, 90), LatencyTarget("ort", "int8")).name == "auto-0.4-by-ort-int8-distilled-2x90-int8-ort"
     )
