@@ -52,6 +52,15 @@ class Ratio(Record):
         return "slower" if high < 0 and self.value <= 1 / (1 + _LEAST) else "no difference"
 
 
+class TuneAnswer(Record):
+    """What makes a cell the answer of `vitdeploy tune`."""
+
+    question: str
+    """Such as "the fastest within 1 point of top-1"."""
+    gains: tuple[Ratio, ...]
+    """Over dense fp32 on the first runtime, and over the fastest dense cell within the loss; none over itself."""
+
+
 class Server(Record):
     """What the server scenario adds: queries arrive as a Poisson process and queue for one session."""
 
@@ -95,8 +104,8 @@ class Cell(Record):
     batch: int
     scenario: Scenario
     error: str | None = None
-    answer: str | None = None
-    """What `vitdeploy tune` was asked, in the cell that it chose: "the fastest within 1 point of top-1"."""
+    answer: TuneAnswer | None = None
+    """Set in the cell that `vitdeploy tune` chose."""
     images_per_s: float | None = None
     latency_ms: Latency | None = None
     samples_ms: tuple[float, ...] = ()

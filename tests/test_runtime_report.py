@@ -94,14 +94,14 @@ def test_the_answer_of_a_tuning_is_what_the_report_is_about() -> None:
     cells = [
         cell("dense", 1, 0.9),
         cell("deep", 4, 0.895, method="auto", ratio=ratio("dense/ort/fp32/b1", 4.0)),
-        cell("mild", 3, 0.898, method="auto", ratio=gain, answer="the fastest within 0.5 points of top-1"),
+        cell("mild", 3, 0.898, method="auto", answer={"question": "the fastest within 0.5 points", "gains": [gain]}),
     ]
-    assert headline(cells).startswith(
-        "Asked for the fastest within 0.5 points of top-1, vitdeploy tune chose mild on ort at batch 1: 3.00×"
-    )
+    asked = "Asked for the fastest within 0.5 points, vitdeploy tune chose "
+    expected = "mild on ort at batch 1: 3.00× (95 % interval 2.90 to 3.10) of dense/ort/fp32/b1."
+    assert headline(cells) == asked + expected
     assert [role(one, cells) for one in cells] == ["control: dense", None, "answer"]
-    none = [cells[0].model_copy(update={"answer": "the fastest within 0 points"}), *cells[1:2]]
-    assert "chose dense on ort at batch 1, with no decomposition: the baseline itself" in headline(none)
+    none = [cell("dense", 1, 0.9, answer={"question": "the fastest within 0.5 points", "gains": []}), *cells[1:2]]
+    assert headline(none) == f"{asked}dense on ort at batch 1, which has no decomposition."
     (chart,) = charts(cells, style_of(cells), Area(600, 400))
     assert [point.label.startswith("answer:") for point in chart.points] == [False, False, True]
 

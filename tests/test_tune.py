@@ -92,10 +92,16 @@ class TestChoice:
         assert choice.gain.value == pytest.approx(1.5)
         assert choice.speedup is not None
         assert choice.speedup.value == pytest.approx(3.0)
+        answer = choice.marked("the fastest").answer
+        assert answer is not None
+        assert [(one.baseline, round(one.value, 3)) for one in answer.gains] == [(self.dense.key, 3.0), (self.int8.key, 1.5)]
 
     def test_dense_int8_wins_where_nothing_beats_it(self) -> None:
         choice = choose([self.dense, self.int8, _cell("slow", "auto", "fp32", 150, 0.90)], _all)
         assert (choice.cell, choice.decomposed, choice.gain) == (self.int8, False, None)
+        answer = choice.marked("the fastest").answer
+        assert answer is not None
+        assert [one.baseline for one in answer.gains] == [self.dense.key]
 
     def test_a_gain_that_chance_explains_is_none(self) -> None:
         close = _cell("close", "auto", "int8", 200.2, 0.90).model_copy(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from runtime.cells import speed_ratio
-from runtime.results import Cell, Ratio
+from runtime.results import Cell, Ratio, TuneAnswer
 from runtime.stats import Interval
 
 DENSE = "none"
@@ -29,6 +29,12 @@ class Choice:
     fp32: Cell
     gain: Interval | None
     speedup: Interval | None
+
+    def marked(self, question: str) -> Cell:
+        """The answer's cell, saying that it is one."""
+        gains = {self.fp32.key: self.speedup, self.dense.key: self.gain}
+        found = tuple(Ratio(baseline=key, **gain._asdict()) for key, gain in gains.items() if gain is not None)
+        return self.cell.model_copy(update={"answer": TuneAnswer(question=question, gains=found)})
 
     @property
     def decomposed(self) -> bool:

@@ -93,7 +93,7 @@ def tune(request: TuneRequest, evaluation: Evaluation, on_step: OnStep = lambda 
     made = {bundle.name: bundle for bundle in plan.bundles}
 
     choice = choose(cells, lambda cell: judge.fits(made[cell.bundle], Target.parse(cell.runtime)))
-    marked = [cell.model_copy(update={"answer": request.question}) if cell is choice.cell else cell for cell in cells]
+    marked = [choice.marked(request.question) if cell is choice.cell else cell for cell in cells]
     append_cells(request.folder / RESULTS, marked)
     winner = next(one for one in candidates if one.name == choice.cell.bundle)
     target = Target.parse(choice.cell.runtime)

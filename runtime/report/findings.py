@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from runtime.report.numbers import significant
 from runtime.report.style import is_dense
-from runtime.results import Cell
+from runtime.results import Cell, Ratio, TuneAnswer
 
 TOLERATED_DROP = 0.01
 """The headline looks for the fastest cell that loses at most this much top-1 (a fraction: one point)."""
@@ -55,8 +55,9 @@ def headline(cells: Sequence[Cell]) -> str:
     """One sentence: what a tuning chose, or else what was gained within one point of top-1, or that nothing was."""
     if all(cell.error for cell in cells):
         return f"Nothing could be measured: {_count(len(cells), 'cell')} failed."
-    if (answer := next((cell for cell in cells if cell.answer), None)) is not None:
-        return f"Asked for {answer.answer}, vitdeploy tune chose {_gain(answer, cells)}."
+    for cell in cells:
+        if cell.answer is not None:
+            return _chosen(cell, cell.answer)
     compared = [cell for cell in cells if cell.ratio is not None and cell.ratio.baseline != cell.key]
     if not compared and (found := _highest_rate(cells)) is not None:
         return found
@@ -75,6 +76,17 @@ def headline(cells: Sequence[Cell]) -> str:
     if all(drop(cell, cells) is None for cell in faster):
         return f"The largest speed-up is {_gain(faster[0], cells)}, so what it costs in accuracy is not known."
     return f"Nothing was faster within one point of its baseline’s top-1; the largest speed-up is {_gain(faster[0], cells)}."
+
+
+def _chosen(cell: Cell, answer: TuneAnswer) -> str:
+    kind = ", which has no decomposition" if is_dense(cell) else ""
+    gains = " and ".join(_times(gain) for gain in answer.gains)
+    chosen = f"{cell.bundle} on {cell.runtime} at batch {cell.batch}{kind}"
+    return f"Asked for {answer.question}, vitdeploy tune chose {chosen}{': ' + gains if gains else ''}."
+
+
+def _times(ratio: Ratio) -> str:
+    return f"{ratio.value:.2f}× (95 % interval {ratio.low:.2f} to {ratio.high:.2f}) of {ratio.baseline}"
 
 
 def _highest_rate(cells: Sequence[Cell]) -> str | None:
@@ -103,10 +115,10 @@ def _speedup(cell: Cell) -> float:
 
 
 def _gain(cell: Cell, cells: Sequence[Cell]) -> str:
-    kind = ", with no decomposition" if is_dense(cell) else ""
     if cell.ratio is None:
-        return f"{cell.bundle} on {cell.runtime} at batch {cell.batch}{kind}: the baseline itself"
-    speed = f"{cell.ratio.value:.2f}× (95 % interval {cell.ratio.low:.2f} to {cell.ratio.high:.2f}) of {cell.ratio.baseline}"
+        raise ValueError(f"{cell.key} has no ratio")
+    kind = ", with no decomposition" if is_dense(cell) else ""
+    speed = _times(cell.ratio)
     lost = drop(cell, cells)
     change = (
         "top-1 not measured"

@@ -73,7 +73,7 @@ def tune(
     with status() as on_step:
         answer = run(request, load_evaluation(data, "validation", min(images, PICTURED)), on_step)
     report = output / "report.html"
-    write(list(answer.cells), report, "html", f"vitdeploy tune: {model}, at most {max_drop:g} points")
+    write(list(answer.cells), report, "html", f"vitdeploy tune: {model}, {request.question}")
     if json:
         emit(_record(answer))
     else:
