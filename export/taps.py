@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -10,6 +10,8 @@ import onnx
 from export.half import value_types
 from vitnla.common.errors import InputError
 
+_PARTS = ("Gather", "Slice", "Split", "Squeeze")
+"""What takes tokens out of the stream; the last norm may be of those alone that are pooled."""
 _NORMS = ("LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization")
 
 
@@ -34,7 +36,8 @@ def find_taps(model: onnx.ModelProto, *, embed_norm: bool = False) -> tuple[Tap,
     Raises:
         InputError: the graph has too few norms that can be recognised.
     """
-    streams = list(dict.fromkeys(_norm_inputs(model)))[1 if embed_norm else 0 :]
+    whole = {name: node.input[0] for node in model.graph.node if node.op_type in _PARTS for name in node.output}
+    streams = list(dict.fromkeys(_whole(value, whole) for value in _norm_inputs(model)))[1 if embed_norm else 0 :]
     if len(streams) < 2:
         raise InputError(
             f"expected a graph with at least two layer norms to read the residual stream from, got {len(streams)}",
@@ -68,6 +71,12 @@ def _norm_inputs(model: onnx.ModelProto) -> Iterable[str]:
         squares = node.op_type == "Pow" or (node.op_type == "Mul" and node.input[0] == node.input[1])
         if node.op_type in _NORMS or (squares and node.output[0] in averaged):  # the latter is an RMSNorm written out
             yield node.input[0]
+
+
+def _whole(value: str, whole: Mapping[str, str]) -> str:
+    while value in whole:
+        value = whole[value]
+    return value
 
 
 def _sum_with(model: onnx.ModelProto, value: str) -> str | None:
