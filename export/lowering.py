@@ -74,7 +74,7 @@ def _by_nncf(path: Path, plan: Lowering, config: ViTConfig, calibration: Calibra
     save_model(quantized, path)
     return Quantization(
         runtime="openvino", tool=f"nncf {version('nncf')}", images=len(calibration.images), quantized=count_int8_linears(quantized),
-        scheme=f"SmoothQuant; int8 weights per channel, {'symmetric' if plan.symmetric else 'asymmetric'} inputs; products of the attention "
+        scheme=f"SmoothQuant; int8 weights per channel, {plan.activations} inputs; products of the attention "
         "quantised too; head in float; bias correction",
         divergence=mean_divergence(before, calibration.logits(path)),
     )  # fmt: skip

@@ -24,11 +24,16 @@ FP8_OPSET = 21
 
 @dataclass(frozen=True)
 class Lowering:
-    """What to lower to. `runtime` decides the tool and the scheme; `symmetric` is about the inputs of int8 products."""
+    """What to lower to. `runtime` decides the tool and the scheme; `activations` is about the inputs of int8 products."""
 
     precision: Precision
     runtime: str
-    symmetric: bool = False
+    activations: str = ASYMMETRIC
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the inputs of int8 products have no zero point, where that is a choice."""
+        return self.activations == SYMMETRIC
 
     @property
     def changes_graph(self) -> bool:
@@ -59,7 +64,7 @@ def plan_lowering(precision: str, runtime: str, opset: int, activations: str = A
         raise unknown_name("runtime to export for", runtime, PRECISIONS)
     if activations not in (ASYMMETRIC, SYMMETRIC):
         raise unknown_name("kind of int8 activations", activations, (ASYMMETRIC, SYMMETRIC))
-    plan = Lowering(precision, runtime, activations == SYMMETRIC)  # type: ignore[arg-type]  # one of the literals, as was just checked
+    plan = Lowering(precision, runtime, activations)  # type: ignore[arg-type]  # one of the literals, as was just checked
     if plan.symmetric and (precision, runtime) != ("int8", "openvino"):
         hint = "leave out --int8-activations: ONNX Runtime's inputs are asymmetric here, TensorRT's symmetric"
         raise InputError(f"symmetric activations are a choice of int8 for openvino, got {precision} for {runtime}", hint)

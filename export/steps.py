@@ -27,7 +27,7 @@ def default_name(spec: str, method: str, config: Record, lowering: Lowering) -> 
     words += [str(value) for value in config.model_dump(exclude_defaults=True).values() if not isinstance(value, dict)]
     if lowering.precision != "fp32":
         words += [lowering.precision, *([] if lowering.runtime == "ort" else [lowering.runtime])]
-        words += ["symmetric"] if lowering.symmetric else []
+        words += [lowering.activations] if lowering.symmetric else []
     return "-".join(words)
 
 

@@ -276,6 +276,7 @@ def test_prices_are_those_of_where_the_dense_model_is_the_fastest(runtime: str, 
 
 def test_prices_stay_those_that_a_tuning_began_with(tmp_path: Path) -> None:
     asked = _request(tmp_path, prices=LatencyTarget("openvino", "bf16"))
+    assert settle(asked, (), {}) == (LatencyTarget("openvino", "bf16"), 1)
     (tmp_path / "prices.json").write_text('{"target": "ort:int8", "threads": 3}')
     assert settle(_request(tmp_path), (), {}) == (LatencyTarget("ort", "int8"), 3)
     assert settle(asked, (), {}).prices.label == "openvino:bf16"

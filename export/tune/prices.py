@@ -50,6 +50,8 @@ def settle(request: TuneRequest, dense: Sequence[Bundle], only: dict[str, frozen
     path = request.folder / _FILE
     if path.is_file():
         kept = _Kept.read(path)
+    elif request.prices is not None and not request.fewer_threads:
+        return Settled(request.prices, request.threads)  # both were asked for: there is nothing to measure
     else:
         plan = BenchPlan(
             tuple(dense), request.targets, (request.batch,), request.threads, seconds=request.seconds / 2, rounds=_ROUNDS, only=only
