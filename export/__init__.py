@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from export.options import ExportOptions
-    from export.pipeline import export_bundle
+    from export.bundle.plan import ExportOptions
+    from export.bundle.writer import export_bundle
 
-_HOMES = {"ExportOptions": "export.options", "export_bundle": "export.pipeline"}
+_HOMES = {"ExportOptions": "export.bundle.plan", "export_bundle": "export.bundle.writer"}
 __all__ = ["ExportOptions", "export_bundle"]
 
 

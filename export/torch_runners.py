@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export.embed import Embedding
-from export.embedded_model import EmbeddedViT
-from runtime.bundle import CHECKPOINT, Bundle
+from export.graph.preprocessing import Embedding
+from export.graph.preprocessing_twin import EmbeddedViT
+from runtime.bundle.schema import CHECKPOINT, Bundle
 from runtime.runners.base import Availability, Images, Logits, RunOptions, Session
 from vitnla.common.errors import InputError, MissingDependencyError
 from vitnla.data.preprocessing import Preprocessing

@@ -9,14 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runtime.api import load_bundle, open_session
-    from runtime.bundle import Bundle, Manifest
+    from runtime.bundle.api import load_bundle, open_session
+    from runtime.bundle.schema import Bundle, Manifest
     from runtime.runners.base import Session
     from runtime.runners.registry import runner_names
 
 _HOMES = {
-    "Bundle": "runtime.bundle", "Manifest": "runtime.bundle", "Session": "runtime.runners.base", "load_bundle": "runtime.api",
-    "open_session": "runtime.api", "runner_names": "runtime.runners.registry",
+    "Bundle": "runtime.bundle.schema", "Manifest": "runtime.bundle.schema", "Session": "runtime.runners.base", "load_bundle": "runtime.bundle.api",
+    "open_session": "runtime.bundle.api", "runner_names": "runtime.runners.registry",
 }  # fmt: skip
 __all__ = ["Bundle", "Manifest", "Session", "load_bundle", "open_session", "runner_names"]
 

@@ -17,15 +17,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from export.peers.gather import BASELINE, TARGETS, Asked, absent_cells, gather
-from runtime.bench import run_bench
-from runtime.machine import usable_cores
-from runtime.plan import BenchPlan
-from runtime.report.console import cells_table
-from runtime.results import append_cells
-from runtime.timing import PROCESSES
-from vitnla.cli.evaluation import load_evaluation
-from vitnla.cli.output import complain, integers, say, status
+from export.cli.evaluation import load_evaluation
+from export.cli.output import complain, integers, say, status
+from export.compare.peers import BASELINE, TARGETS, Asked, absent_cells, gather
+from runtime.bench.plan import BenchPlan
+from runtime.bench.run import run_bench
+from runtime.bench.timing import PROCESSES
+from runtime.machine.facts import usable_cores
+from runtime.report.terminal.cells import cells_table
+from runtime.results.schema import append_cells
 from vitnla.common.errors import VitDeployError
 
 

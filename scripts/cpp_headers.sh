@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Unpacks the headers that the C++ example needs into DIR, from packages of Debian 13, and installs nothing. Any Debian machine can do it.
-#   ./scripts/cpp_headers.sh DIR && CMAKE_PREFIX_PATH=DIR/usr .venv/bin/pytest tests/test_runtime_apps_targets.py
+#   ./scripts/cpp_headers.sh DIR && CMAKE_PREFIX_PATH=DIR/usr .venv/bin/pytest tests/runtime/apps/test_targets.py
 set -euo pipefail
 [ $# -eq 1 ] || { echo "usage: $0 DIR" >&2; exit 2; }
 mkdir -p "$1"

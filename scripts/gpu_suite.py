@@ -10,12 +10,12 @@ import shlex
 import sys
 from pathlib import Path
 
-from export.gpu.bundle_paths import bundle_paths
-from export.gpu.records import GpuResults, resume
-from export.gpu.suite import exit_code, run_suite
-from export.gpu.torch_path import matmul_ceiling, torch_paths
-from runtime.machine import machine_facts
-from vitnla.cli.output import complain, say
+from export.cli.output import complain, say
+from export.compare.gpu.bundle_paths import bundle_paths
+from export.compare.gpu.records import GpuResults, resume
+from export.compare.gpu.suite import exit_code, run_suite
+from export.compare.gpu.torch_path import matmul_ceiling, torch_paths
+from runtime.machine.facts import machine_facts
 from vitnla.common.errors import VitDeployError
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vitnla.cli.output import complain, say
+from export.cli.output import complain, say
 from vitnla.common.errors import InputError, VitDeployError
 from vitnla.common.files import write_atomically
-from vitnla.data.dispatch import load_data
+from vitnla.data.load import load_data
 
 
 def later_images(spec: str, first: int) -> bytes:

@@ -16,10 +16,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from export.evaluate.run import EvaluationRequest, Summary, evaluate
-from runtime.bundle import Bundle, open_bundle
-from runtime.machine import machine_facts
-from runtime.plan import Target
+from export.batch.evaluate import EvaluationRequest, Summary, evaluate
+from runtime.bench.plan import Target
+from runtime.bundle.schema import Bundle, open_bundle
+from runtime.machine.facts import machine_facts
 from vitnla.common.files import write_atomically
 
 _STORE = 100 << 20

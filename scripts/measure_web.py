@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from runtime.apps.write import SAMPLE
-from runtime.bundle import MODEL, Bundle, open_bundle
-from runtime.machine import machine_facts
-from tests.browser import chromium, requests
-from tests.npm import npm_install
-from tests.web_app import dropped, opened, served
+from runtime.bundle.schema import MODEL, Bundle, open_bundle
+from runtime.machine.facts import machine_facts
+from tests.helpers.browser import chromium, requests
+from tests.helpers.npm import npm_install
+from tests.helpers.web_app import dropped, opened, served
 from vitnla.common.files import write_atomically
 
 _MEASURES = "return performance.getEntriesByType('measure').map(({name, duration}) => [name, duration])"
@@ -57,7 +57,7 @@ def measure(bundle: Bundle, folder: Path, images: int) -> dict[str, Any]:
     app = folder / "app"
     shutil.rmtree(app, ignore_errors=True)
     start = time.perf_counter()
-    command = "from vitnla.cli.main import main; main()"
+    command = "from export.cli.main import main; main()"
     embed = [sys.executable, "-c", command, "embed", bundle.folder, "--target", "web", "-o", app, "--json"]
     subprocess.run(embed, check=True, capture_output=True)
     embedded = time.perf_counter() - start

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from export.options import ExportOptions
-from export.run import ExportRequest, export_model
-from vitnla.sources.dispatch import load_model
+from export.bundle.plan import ExportOptions
+from export.pipeline import ExportRequest, export_model
+from vitnla.sources.load import load_model
 
 DOCS = Path(__file__).parent.parent / "docs" / "models.md"
 CALIBRATION, TEST = 16, 8

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 
 from vitnla.data.demo import ASSET, pack_demo
-from vitnla.data.fashion_mnist import load_fashion_mnist
+from vitnla.data.formats.fashion_mnist import load_fashion_mnist
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.model import load_checkpoint, save_checkpoint
 from vitnla.sources.description import LABELS, PREPROCESSING, Labels, write_description
-from vitnla.sources.dispatch import PACKAGED
+from vitnla.sources.load import PACKAGED
 
 
 def main() -> None:

@@ -12,18 +12,18 @@ import onnx
 import pytest
 import torch
 
-import export.pipeline
-from export.embed import Embedding
-from export.options import ExportOptions
-from export.pipeline import export_bundle
-from runtime.bundle import Bundle
-from tests import fake_runners as fakes
+import export.bundle.writer
+from export.bundle.plan import ExportOptions
+from export.bundle.writer import export_bundle
+from export.graph.preprocessing import Embedding
+from runtime.bundle.schema import Bundle
+from tests.helpers import fake_runners as fakes
 from vitnla.data.dataset import Dataset, Split
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.methods import METHODS, Decomposition
-from vitnla.methods.rows import layer_row
+from vitnla.methods.parts.report_rows import layer_row
 from vitnla.model import Ranks, VisionTransformer, ViTConfig
-from vitnla.sources.model import SourceModel
+from vitnla.sources.source_model import SourceModel
 from vitnla.training.initialise import new_model
 
 
@@ -133,7 +133,7 @@ def tiny_pixel_bundle(
     """The dense tiny model: pixels of 20 x 12 in, probabilities out. Its trace is already known."""
     method, graph = METHODS["none"], onnx.load(tiny_bundle.model_path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export.pipeline, "trace", lambda model, opset: graph)
+        patch.setattr(export.bundle.writer, "trace", lambda model, opset: graph)
         return export_bundle(
             tiny_source, method.apply(tiny_source.model, None, method.config()), method="none", method_config={}, data=tiny_data,
             destination=tmp_path_factory.mktemp("exported") / "tiny-pixels", command="test",

@@ -9,21 +9,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vitnla.calibration.cached import cached_statistics
+    from vitnla.calibration.cache import cached_statistics
     from vitnla.data.dataset import Dataset, Split
-    from vitnla.data.dispatch import load_data
+    from vitnla.data.load import load_data
     from vitnla.data.preprocessing import Preprocessing
     from vitnla.methods import METHODS
     from vitnla.model import VisionTransformer, ViTConfig, load_checkpoint, save_checkpoint
-    from vitnla.sources.dispatch import load_model
-    from vitnla.sources.model import SourceModel
-    from vitnla.sources.module import from_module
+    from vitnla.sources.from_module import from_module
+    from vitnla.sources.load import load_model
+    from vitnla.sources.source_model import SourceModel
 
 _HOMES = {
     "METHODS": "vitnla.methods", "Dataset": "vitnla.data.dataset", "Preprocessing": "vitnla.data.preprocessing",
-    "SourceModel": "vitnla.sources.model", "Split": "vitnla.data.dataset", "ViTConfig": "vitnla.model",
-    "VisionTransformer": "vitnla.model", "cached_statistics": "vitnla.calibration.cached", "from_module": "vitnla.sources.module",
-    "load_checkpoint": "vitnla.model", "load_data": "vitnla.data.dispatch", "load_model": "vitnla.sources.dispatch",
+    "SourceModel": "vitnla.sources.source_model", "Split": "vitnla.data.dataset", "ViTConfig": "vitnla.model",
+    "VisionTransformer": "vitnla.model", "cached_statistics": "vitnla.calibration.cache", "from_module": "vitnla.sources.from_module",
+    "load_checkpoint": "vitnla.model", "load_data": "vitnla.data.load", "load_model": "vitnla.sources.load",
     "save_checkpoint": "vitnla.model",
 }  # fmt: skip
 __all__ = [

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from export.latency.operators import COPIES, Operator, operators
 from export.latency.target import LatencyTarget
-from runtime.machine import machine_facts
-from vitnla.allocation.latency import LatencyModel, fit_terms
+from runtime.machine.facts import machine_facts
+from vitnla.allocation.latency_model import LatencyModel, fit_terms
 from vitnla.common.cache import cache_key, find_entry, new_entry
 from vitnla.common.errors import InputError
 from vitnla.model.config import ViTConfig

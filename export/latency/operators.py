@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from vitnla.allocation.latency import activation_terms, attention_terms, linear_terms
+from vitnla.allocation.latency_model import activation_terms, attention_terms, linear_terms
 from vitnla.model.config import BlockConfig, ViTConfig
 
 COPIES = 4

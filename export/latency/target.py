@@ -10,7 +10,7 @@ from typing import Literal, Self
 import numpy as np
 import onnx
 
-from runtime.runners.openvino_runner import properties
+from runtime.runners.openvino_cpu import properties
 from runtime.runners.ort import session_options
 from runtime.runners.registry import runner
 from vitnla.common.errors import unknown_name

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from export.study.plan import Setup
-from runtime.child import Child
-from runtime.study import InferencePoint
+from export.study.request import Setup
+from runtime.process.child import Child
+from runtime.results.study import InferencePoint
 
 _PROBE, _TIMEOUT_S = "export.study.probe", 900.0
 _MIB = 1 << 20

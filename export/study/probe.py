@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from runtime import memory
-from runtime.serve import Answer, serve
-from runtime.stats import latency
-from runtime.timing import time_calls, warm_up
+from runtime.bench.timing import time_calls, warm_up
+from runtime.process import memory
+from runtime.process.server import Answer, serve
+from runtime.results.statistics import latency
 from vitnla.model.checkpoint import load_checkpoint
 from vitnla.training.config import TrainConfig
 from vitnla.training.loop import default_device

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from export.study.measure import inference_cost, training_peak_mb
-from export.study.plan import Item, Setup
-from runtime.study import EpochPoint
+from export.study.request import Item, Setup
+from runtime.results.study import EpochPoint
 from vitnla.calibration.collect import collect
 from vitnla.calibration.statistics import Statistics
 from vitnla.common.errors import VitDeployError
 from vitnla.common.jsonl import append_records, read_records
 from vitnla.common.schema import Record
 from vitnla.data.dataset import Split
-from vitnla.methods.base import Decomposition
+from vitnla.methods.registry import Decomposition
 from vitnla.model.checkpoint import load_checkpoint, save_checkpoint
 from vitnla.model.config import ViTConfig
 from vitnla.model.cost import encoder_macs

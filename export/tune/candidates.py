@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from export.bundle.plan import ExportOptions
 from export.latency.target import DEFAULT_TARGET, LatencyTarget
-from export.options import ExportOptions
-from export.plan import ASYMMETRIC, SYMMETRIC
-from export.run import ExportRequest, export_model
+from export.pipeline import ExportRequest, export_model
+from export.precision.request import ASYMMETRIC, SYMMETRIC
 from export.tune.request import PICTURED, Lessons, TuneRequest
-from runtime.bundle import MANIFEST, Bundle, open_bundle
-from vitnla.data.dispatch import load_data
-from vitnla.sources.dispatch import load_model
+from runtime.bundle.schema import MANIFEST, Bundle, open_bundle
+from vitnla.data.load import load_data
+from vitnla.sources.load import load_model
 from vitnla.training.config import DistillConfig
 from vitnla.training.distill import teach
 from vitnla.training.loop import Progress

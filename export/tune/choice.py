@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from runtime.cells import speed_ratio
-from runtime.results import Cell, Ratio, TuneAnswer
-from runtime.stats import Interval
+from runtime.bench.cells import speed_ratio
+from runtime.results.schema import Cell, Ratio, TuneAnswer
+from runtime.results.statistics import Interval
 
 DENSE = "none"
 

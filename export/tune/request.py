@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export.latency.target import LatencyTarget
-from runtime.plan import Target
+from runtime.bench.plan import Target
 from vitnla.common.errors import InputError
 from vitnla.common.schema import Record
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 
 from export.latency.target import LatencyTarget
 from export.tune.candidates import Candidate, OnStep, make
-from export.tune.judge import Judge
+from export.tune.loss_test import Judge
+from export.tune.next_cut import next_share, next_taught
 from export.tune.request import LOWERINGS, Lessons, TuneRequest
-from export.tune.shares import next_share, next_taught
-from runtime.plan import Target
+from runtime.bench.plan import Target
 
 _RESERVE = 2.0
 """The final comparison and the hand-over take about as long as this many shares."""

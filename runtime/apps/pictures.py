@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.apps.settings import Settings
-from runtime.bundle import Bundle
+from runtime.bundle.schema import Bundle
 from vitnla.common.errors import InputError
 
 _LEVELS = 0.01

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from runtime.bundle import MODEL, Bundle, Precision, TensorSpec
-from runtime.parity import TOLERANCES
+from runtime.bundle.schema import MODEL, Bundle, Precision, TensorSpec
+from runtime.check.parity import TOLERANCES
 from vitnla.common.errors import InputError
 from vitnla.common.schema import Record, first_complaint
 

@@ -10,7 +10,7 @@ from string import Template
 from runtime.apps.pictures import clearest, png, reference_pictures
 from runtime.apps.settings import Settings, settings_of
 from runtime.apps.targets import TARGETS, TEMPLATES
-from runtime.bundle import MODEL, Bundle
+from runtime.bundle.schema import MODEL, Bundle
 from vitnla.common.files import atomic_folder
 from vitnla.common.schema import Record
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtime.report.dependencies import report_extra
-from runtime.results import Cell
+from runtime.report.html.dependencies import report_extra
+from runtime.results.schema import Cell
 from vitnla.common.files import write_atomically
 
 
@@ -18,7 +18,7 @@ def write_report(cells: Sequence[Cell], path: Path, title: str) -> None:
         MissingDependencyError: the `report` extra is not installed.
     """
     with report_extra():
-        from runtime.report.page import render_page
+        from runtime.report.html.page import render_page
     write_atomically(path, render_page(cells, title))
 
 
@@ -30,7 +30,7 @@ def write_picture(cells: Sequence[Cell], path: Path, title: str) -> None:
         MissingDependencyError: the `report` extra is not installed.
     """
     with report_extra():
-        from runtime.report.picture import to_svg
+        from runtime.report.charts.picture import to_svg
     write_atomically(path, to_svg(cells, title))
 
 

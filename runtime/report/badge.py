@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runtime.report.findings import best_within, drop
-from runtime.report.sections import sections
-from runtime.report.templates import fill
-from runtime.results import Cell
+from runtime.report.headline import best_within, drop
+from runtime.report.html.sections import sections
+from runtime.report.html.templates import fill
+from runtime.results.schema import Cell
 from vitnla.common.errors import InputError
 
 LABEL = "vitdeploy"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from runtime.results import Cell
+from runtime.results.schema import Cell
 
 Facts = list[tuple[str, str]]
 _NAMES = ("gpu", "cpu", "cpu_model", "processor", "platform", "os")

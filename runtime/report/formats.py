@@ -8,7 +8,7 @@ from pathlib import Path
 
 from runtime.report import write_badge, write_picture, write_report
 from runtime.report.tables import to_csv, to_markdown
-from runtime.results import Cell
+from runtime.results.schema import Cell
 from vitnla.common.errors import InputError, unknown_name
 from vitnla.common.files import write_atomically
 

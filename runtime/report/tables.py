@@ -7,10 +7,10 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from runtime.report.html.sections import sections
 from runtime.report.numbers import MISSING, percent, significant, times
-from runtime.report.sections import sections
-from runtime.results import Cell
-from runtime.stats import unsteadiness, variation
+from runtime.results.schema import Cell
+from runtime.results.statistics import unsteadiness, variation
 
 Value = str | float | None
 

@@ -10,8 +10,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.bundle import Bundle
-from runtime.engines import EnginePrecision
+from runtime.bundle.engines import EnginePrecision
+from runtime.bundle.schema import Bundle
 from vitnla.common.errors import InputError, MissingDependencyError
 
 Images = NDArray[np.float32 | np.uint8]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.bundle import Bundle
+from runtime.bundle.schema import Bundle
 from runtime.runners.base import Availability, Images, Logits, RunOptions, Session
 from vitnla.common.errors import InputError, MissingDependencyError, unknown_name
 

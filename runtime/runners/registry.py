@@ -11,11 +11,11 @@ from vitnla.common.registry import Registry
 GROUP = "vitdeploy.runners"
 _BUILT_IN = {
     "ort": "runtime.runners.ort:OrtRunner",
-    "openvino": "runtime.runners.openvino_runner:OpenVinoRunner",
-    "trt": "runtime.runners.trt:TrtRunner",
-    "trt-rtx": "runtime.runners.trt:TrtRtxRunner",
+    "openvino": "runtime.runners.openvino_cpu:OpenVinoRunner",
+    "trt": "runtime.runners.trt.runner:TrtRunner",
+    "trt-rtx": "runtime.runners.trt.runner:TrtRtxRunner",
 }
-_KNOWN = "runtime.runners.known:KnownRunner"
+_KNOWN = "runtime.runners.fixed_delay:KnownRunner"
 """For `vitdeploy bench --self-test`, and on no list."""
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vitnla.algebra.moments import Moments
 from vitnla.common.errors import InputError
 from vitnla.data.image_files import Images
 from vitnla.data.preprocessing import Preprocessing
-from vitnla.linalg.border import to_array
+from vitnla.linalg.moments import Moments
+from vitnla.linalg.torch.bridge import to_array
 from vitnla.model.config import LinearName
 from vitnla.model.vit import VisionTransformer
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from vitnla.common.errors import InputError
 from vitnla.data.dataset import Dataset, Split
-from vitnla.data.fashion_mnist import LABELS
+from vitnla.data.formats.fashion_mnist import LABELS
 
 ASSET = Path(__file__).parent.parent / "assets" / "demo-data.npz"
 SPLITS = ("calibration", "validation", "test")

@@ -1,70 +1,31 @@
-"""Best symmetric forms of a square matrix, computed in float64.
-
-Sources: Higham 1988 ("Computing a nearest symmetric positive semidefinite matrix", Linear Algebra Appl. 103) for the nearest
-PSD matrix; truncating the eigenvalues of least magnitude is Eckart & Young for a symmetric matrix.
-"""
+"""The symmetric part of a square matrix, and a Cholesky factor that every positive semidefinite one has."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import numpy as np
 
-import torch
-from torch import Tensor
-
-from vitnla.algebra import symmetric as core
 from vitnla.common.errors import InputError
-from vitnla.linalg.border import to_array, to_tensor
+from vitnla.linalg.matrices import Float64, Matrix, finite_float64
 
 
-@dataclass(frozen=True)
-class SignedForm:
-    """S = L diag(s) L^T with L: [n, r] float64 and s: [r] of +1 and -1 (or 0 where there was nothing left to keep)."""
-
-    factor: Tensor
-    signs: Tensor
-
-    @property
-    def product(self) -> Tensor:
-        """S, [n, n] float64, symmetric."""
-        product: Tensor = (self.factor * self.signs) @ self.factor.T
-        return product
-
-
-def symmetric_part(matrix: Tensor) -> Tensor:
-    """See `vitnla.algebra.symmetric.symmetric_part`."""
-    return to_tensor(core.symmetric_part(to_array(matrix)), matrix)
-
-
-def cholesky_factor(matrix: Tensor) -> Tensor:
-    """See `vitnla.algebra.symmetric.cholesky_factor`."""
-    return to_tensor(core.cholesky_factor(to_array(matrix)), matrix)
-
-
-def signed_form(matrix: Tensor, second_moment: Tensor, rank: int, *, psd: bool = False) -> SignedForm:
-    """The symmetric S of a rank with the least E(x^T (M - S) y)^2 for independent x, y of the same second moment C.
-
-    With C = R R^T that is |R^T (M - S) R|_F, so S = R^-T T_r R^-1 with T_r the eigenvalues of largest magnitude of
-    T = R^T sym(M) R, or the largest positive ones where `psd`. R is V sqrt(w) from C = V w V^T; directions that no x
-    reaches (w = 0 up to rounding) get nothing.
-
-    Args:
-        matrix: M, [n, n].
-        second_moment: C, [n, n], symmetric positive semidefinite, may be singular; the identity for plain weights.
-        rank: 1 to n.
-        psd: keep only positive eigenvalues; with the identity as C and rank n that is the nearest PSD matrix (Higham).
+def symmetric_part(matrix: Matrix) -> Float64:
+    """(M + M^T) / 2, the nearest symmetric matrix in every norm |R^T (M - S) R|; [n, n] float64.
 
     Raises:
-        InputError: a number is not finite, or `rank` is out of range.
+        InputError: a number is not finite, or the matrix is not square.
     """
-    if not 1 <= rank <= len(matrix):
-        raise InputError(f"rank: expected 1 to {len(matrix)}, got {rank}", "choose a rank in that range")
-    moments, directions = torch.linalg.eigh(symmetric_part(second_moment))
-    reached = moments > len(moments) * torch.finfo(torch.float64).eps * moments[-1]
-    root = torch.where(reached, moments, 0).sqrt()
-    inverse = torch.where(reached, moments, torch.inf).rsqrt()
-    core = root[:, None] * (directions.T @ symmetric_part(matrix) @ directions) * root
-    values, vectors = torch.linalg.eigh(core)
-    chosen = (values.clamp(min=0) if psd else values.abs()).argsort(descending=True)[:rank]
-    kept = values[chosen].clamp(min=0) if psd else values[chosen]
-    factor = directions @ (inverse[:, None] * vectors[:, chosen]) * kept.abs().sqrt()
-    return SignedForm(factor, kept.sign())
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise InputError(f"expected a square matrix, got {list(matrix.shape)}", "report this as a bug")
+    wide = finite_float64(matrix, "matrix")
+    return (wide + wide.T) / 2
+
+
+def cholesky_factor(matrix: Matrix) -> Float64:
+    """Lower-triangular L, diagonal not negative, with L L^T the nearest PSD matrix; singular ones included.
+
+    By QR of its root instead of Cholesky, which breaks down where an eigenvalue is zero: S = V w V^T, (V sqrt(w))^T = Q L^T.
+    """
+    values, vectors = np.linalg.eigh(symmetric_part(matrix))
+    _, upper = np.linalg.qr((vectors * np.sqrt(values.clip(min=0))).T)
+    flip = np.where(upper.diagonal() < 0, -1.0, 1.0)
+    return np.tril((upper * flip[:, None]).T)

@@ -61,7 +61,7 @@ class Truncation(Record):
 
 
 Online = Annotated[StoredFactor | Truncation, Field(discriminator="kind")]
-"""A decomposition of activations at every forward pass, as in the slide deck: see `vitnla.model.online`."""
+"""A decomposition of activations at every forward pass, as in the slide deck: see `vitnla.model.deck`."""
 
 
 class BlockConfig(Record):

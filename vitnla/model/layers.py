@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitnla.model.config import Activation, AttentionPoolConfig, BlockConfig, NormKind, StoredFactor, Truncation, ViTConfig
-from vitnla.model.online import CholeskyQueries, GramScores, StoredCholesky, TruncatedOutput
+from vitnla.model.deck import CholeskyQueries, GramScores, StoredCholesky, TruncatedOutput
 
 
 class LowRankLinear(nn.Module):
@@ -61,7 +61,7 @@ class Attention(nn.Module):
     """Multi-head self-attention whose queries/keys and values may differ in width.
 
     The scale is 1/sqrt(qk_dim); a method that narrows qk_dim folds the change of scale into W_q. Symmetric attention has one
-    projection q and keys k = q * s with `key_scale` s; for the other kinds of scores see `vitnla.model.online`.
+    projection q and keys k = q * s with `key_scale` s; for the other kinds of scores see `vitnla.model.deck`.
     """
 
     def __init__(self, dim: int, config: BlockConfig) -> None:

@@ -15,12 +15,12 @@ from vitnla.common.measures import Distillation
 from vitnla.data.dataset import Dataset, Split
 from vitnla.model.checkpoint import write_checkpoint
 from vitnla.sources.description import write_description
-from vitnla.sources.dispatch import load_model
-from vitnla.sources.logits import source_logits
-from vitnla.sources.model import SourceModel
+from vitnla.sources.load import load_model
+from vitnla.sources.source_logits import source_logits
+from vitnla.sources.source_model import SourceModel
 from vitnla.training.augment import augment
 from vitnla.training.config import DistillConfig
-from vitnla.training.distillation import block_difference, distill_step
+from vitnla.training.distill_loss import block_difference, distill_step
 from vitnla.training.loop import Job, Progress, default_device, fit, read_log, top1_of
 from vitnla.training.optimizer import make_adamw
 from vitnla.training.state import check_run_folder

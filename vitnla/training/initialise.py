@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vitnla.linalg.symmetric import cholesky_factor
+from vitnla.linalg.torch.symmetric import cholesky_factor
 from vitnla.model.config import BlockConfig, ViTConfig
+from vitnla.model.deck import pack_triangles
 from vitnla.model.layers import Attention, Block, LowRankLinear
-from vitnla.model.online import pack_triangles
 from vitnla.model.vit import VisionTransformer
 
 

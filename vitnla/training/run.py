@@ -14,7 +14,7 @@ from vitnla.common.schema import Record
 from vitnla.data.dataset import Dataset, Split
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.methods import METHODS
-from vitnla.methods.base import Decomposition, Method, make_config
+from vitnla.methods.registry import Decomposition, Method, make_config
 from vitnla.model.checkpoint import load_checkpoint
 from vitnla.model.config import ViTConfig
 from vitnla.model.vit import VisionTransformer

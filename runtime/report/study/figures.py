@@ -7,11 +7,11 @@ from html import escape
 
 import plotly.graph_objects as go
 
+from runtime.report.charts.plotting import bars, blank, translucent
+from runtime.report.charts.style import COLORS, DENSE_COLORS
 from runtime.report.numbers import percent
-from runtime.report.plotting import bars, blank, translucent
 from runtime.report.study.summary import Spread, Summary
-from runtime.report.style import COLORS, DENSE_COLORS
-from runtime.study import StudyRow
+from runtime.results.study import StudyRow
 
 
 def palette(summaries: Sequence[Summary]) -> dict[str, str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from runtime.report.charts.plotting import Plot, plot_of
 from runtime.report.facts import machine_facts
-from runtime.report.plotting import Plot, plot_of
+from runtime.report.html.templates import render
 from runtime.report.study import figures
 from runtime.report.study.summary import Summary, epoch_s, failed, images_per_s, latency_ms, summarise, warnings
 from runtime.report.study.tables import accuracy_columns, cost_columns, epoch_columns
-from runtime.report.templates import render
-from runtime.study import StudyRow, StudySettings
+from runtime.results.study import StudyRow, StudySettings
 
 
 def render_study(settings: StudySettings, rows: Sequence[StudyRow], title: str) -> str:

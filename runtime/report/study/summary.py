@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from runtime.study import DENSE, StudyRow
+from runtime.results.study import DENSE, StudyRow
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from runtime.report.numbers import MISSING, percent, significant, times
 from runtime.report.study.summary import Spread, Summary, epoch_s, failed, images_per_s, latency_ms, summarise, warnings
-from runtime.study import StudyRow
+from runtime.results.study import StudyRow
 
 
 @dataclass(frozen=True)

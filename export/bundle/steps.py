@@ -1,0 +1,84 @@
+"""Steps that every export takes, whatever the model was."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from export.precision.request import Lowering
+from runtime.bundle.schema import Parity
+from vitnla.common.errors import InputError, VerdictError
+from vitnla.common.files import sha256_file
+from vitnla.common.schema import Record
+from vitnla.data.dataset import Dataset, Split
+from vitnla.data.image_files import Images
+
+REFERENCE_IMAGES = 8
+
+
+def default_name(spec: str, method: str, config: Record, lowering: Lowering) -> str:
+    """A bundle's name from its model, its method, the settings that are not the default, and its precision where that is not
+    fp32, such as `demo-svd-0.65-int8`."""
+    words = [Path(spec.partition(":")[2] or spec).name.removesuffix(".onnx"), method]
+    words += [str(value) for value in config.model_dump(exclude_defaults=True).values() if not isinstance(value, dict)]
+    if lowering.precision != "fp32":
+        words += [lowering.precision, *([] if lowering.runtime == "ort" else [lowering.runtime])]
+        words += [lowering.activations] if lowering.symmetric else []
+    return "-".join(words)
+
+
+def evaluation_split(data: Dataset, classes: int, name: str, count: int | None) -> Split:
+    """The first `count` images of a split, or all of it, to measure the accuracy of a model of so many classes on.
+
+    Raises:
+        InputError: the data have other classes, or the split no images.
+    """
+    if len(data.labels) != classes:
+        raise InputError(f"the model has {classes} classes, but data '{data.name}' has {len(data.labels)}", "choose other data")
+    split = data.split(name)
+    if count is not None:
+        split = split.head(count)
+    if not len(split):
+        raise InputError(f"split '{name}' of data '{data.name}' holds no images to evaluate on", "choose other data")
+    return split
+
+
+def require_parity(parity: Parity, *, allowed: bool, reference: str, hint: str) -> None:
+    """Refuse logits that are not those of the `reference`, unless that is `allowed`.
+
+    Raises:
+        VerdictError: they differ, or are not finite.
+    """
+    if not np.isfinite(parity.max_rel):
+        broken = "the weights overflow fp32, or the exporter is at fault; no bundle can be made of this model"
+        raise VerdictError("the logits hold NaN or infinity", broken)
+    if not parity.met and not allowed:
+        raise VerdictError(
+            f"the logits differ from {reference} by {parity.max_rel:.1e} of the largest, expected at most {parity.tolerance:.0e}",
+            f"{hint}; --allow-parity-failure writes the bundle all the same and marks it",
+        )
+
+
+def spread(images: Images, count: int) -> Images:
+    """`count` images from the whole length of a split, so that classes stored in order are all met."""
+    return images[np.linspace(0, len(images) - 1, count).round().astype(np.int64)]
+
+
+def counter(what: str, on_step: Callable[[str], None]) -> Callable[[int, int], None]:
+    """A progress callback that tells `on_step` how many images are done."""
+    return lambda done, total: on_step(f"{what}: {done} of {total} images")
+
+
+def tool_versions(names: Sequence[str]) -> dict[str, str]:
+    """Versions of vitdeploy, Python and the packages named."""
+    versions = {name: version(name) for name in names}
+    return {"vitdeploy": version("vitdeploy"), "python": platform.python_version(), **versions}
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by its path inside it."""
+    return {file.relative_to(folder).as_posix(): sha256_file(file) for file in sorted(folder.rglob("*")) if file.is_file()}

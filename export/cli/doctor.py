@@ -1,0 +1,39 @@
+"""`vitdeploy doctor`."""
+
+from __future__ import annotations
+
+from export.cli.output import Json, emit
+
+
+def doctor(json: Json = False) -> None:
+    """Say what runs on this machine, why the rest does not, and how to mend it."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from runtime.machine.advice import diagnose
+    from runtime.machine.facts import machine_facts
+    from runtime.runners.ort import installed_providers
+    from runtime.runners.registry import runner, runner_names
+    from runtime.runners.trt.cuda import has_driver
+
+    machine = machine_facts()
+    available = {name: runner(name).availability() for name in runner_names()}
+    findings = diagnose(machine, installed_providers(), driver=has_driver())
+    if json:
+        runtimes_found = {name: vars(answer) for name, answer in available.items()}
+        emit({"machine": machine, "runtimes": runtimes_found, "findings": [one.model_dump() for one in findings]})
+        return
+    console = Console()
+    runtimes = Table("runtime", "runs here", "why not", "remedy", box=None)
+    for name, answer in available.items():
+        runtimes.add_row(name, "[green]yes[/]" if answer.ok else "[red]no[/]", answer.reason, escape(answer.remedy))
+    console.print(runtimes)
+    advice = Table("found", "so", "remedy", box=None)
+    for one in findings:
+        advice.add_row(one.found, one.means, escape(one.remedy))
+    console.print(advice)
+    facts = Table("machine", "", box=None)
+    for name, value in machine.items():
+        facts.add_row(name, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+    console.print(facts)

@@ -1,0 +1,24 @@
+"""`vitdeploy info`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from export.cli.output import Json, emit
+
+
+def info(bundle: Annotated[Path, typer.Argument(help="Bundle folder.")], json: Json = False) -> None:
+    """Show what is inside a bundle: its origin, costs, accuracy, inputs and outputs, engines and layers."""
+    from rich.console import Console
+
+    from runtime.bundle.schema import open_bundle
+    from runtime.report.terminal.bundle_info import contents_record, contents_tables
+
+    opened = open_bundle(bundle)
+    if json:
+        emit(contents_record(opened))
+    else:
+        Console().print(contents_tables(opened))

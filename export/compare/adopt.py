@@ -1,0 +1,177 @@
+"""A bundle around an ONNX file that another tool exported: to be run and compared, so its bytes stay as they are."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from export.bundle.loss_attribution import Answers, Journey, Stage
+from export.bundle.steps import REFERENCE_IMAGES, counter, evaluation_split, file_hashes, spread, tool_versions
+from export.from_onnx.session import GraphSession
+from export.from_onnx.source import PREFIX, OnnxSource, read_graph
+from export.graph.inspect import low_rank_pairs, operator_counts
+from export.graph.parity import BATCHES, compare, torch_logits
+from runtime.bundle.schema import (
+    MANIFEST,
+    MODEL,
+    PREDICTIONS,
+    REFERENCE,
+    Bundle,
+    Graph,
+    Manifest,
+    Precision,
+    TensorSpec,
+    open_bundle,
+)
+from runtime.check.parity import TOLERANCES
+from vitnla.common.errors import InputError, VerdictError
+from vitnla.common.files import atomic_folder, write_atomically
+from vitnla.data.dataset import Dataset
+from vitnla.methods import METHODS
+from vitnla.methods.none.config import NONE
+from vitnla.model.cost import encoder_macs, encoder_parameters
+from vitnla.sources.source_logits import source_logits
+from vitnla.sources.source_model import SourceModel
+
+_TOOLS = ("torch", "onnx", "onnxruntime", "numpy")
+SAME = 1e-2
+"""Difference of logits, relative to the largest, up to which a float graph may be the source's: optimum's level O3 takes a GELU by
+tanh, which made 2e-3 on DINOv2 ViT-S/14."""
+_DYNAMIC = frozenset({"ConvInteger", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat"})
+_STATIC = frozenset({"DequantizeLinear", "QAttention", "QGemm", "QLinearConv", "QLinearMatMul", "QuantizeLinear"})
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """What is to be written.
+
+    Args:
+        file: ONNX, of the weights of the source.
+        name: of the bundle.
+        destination: its folder; one that is there is replaced.
+        command: the command line, for the manifest.
+        eval_images: how many test images accuracy is measured on; `None` is all.
+    """
+
+    file: Path
+    name: str
+    destination: Path
+    command: str
+    eval_images: int | None = None
+
+
+def adopt_graph(wanted: Adoption, source: SourceModel, data: Dataset, on_step: Callable[[str], None]) -> Bundle:
+    """Wrap a graph that was exported from `source`: preprocessing, labels and reference are the source's.
+
+    `parity` and `precision_error` are both of the file against torch in fp32. They are only told, since other tools have their
+    own ideas of what may change and the accuracy decides; but a float graph that is further away than `SAME` is of other weights.
+
+    Raises:
+        InputError: the file is missing or damaged, takes or gives something else than the source, or cannot be run.
+        VerdictError: its logits are not finite, or not those of the source.
+    """
+    if not wanted.file.is_file():
+        raise InputError(f"no file at {wanted.file}", "expected an ONNX file that another tool exported")
+    on_step(f"reading {wanted.file}")
+    graph = read_graph(f"{PREFIX}{wanted.file}")
+    _require_same_images(graph, source)
+    split = evaluation_split(data, source.model.config.classes, "test", wanted.eval_images)
+    precision, images = precision_of(graph), source.preprocessing(spread(split.images, REFERENCE_IMAGES))
+    with atomic_folder(wanted.destination, replace=True) as folder:
+        _copy(graph, folder)
+        session = GraphSession(folder / MODEL, graph.batch)
+        _require_same_classes(session, images, source)
+        reference = partial(torch_logits, source.model)
+        parity = compare(session, reference, images, _batches(graph), TOLERANCES[precision])
+        if not np.isfinite(parity.max_rel):
+            raise VerdictError(f"{wanted.file}: the logits hold NaN or infinity", "export it again")
+        if not parity.met:
+            on_step(
+                f"logits of {wanted.name} differ from torch's by {parity.max_rel:.1e} of the largest, above {parity.tolerance:.0e}"
+            )
+        if not precision.startswith("int8") and parity.max_rel > max(SAME, parity.tolerance):
+            raise VerdictError(
+                f"{wanted.file}: expected the logits of {source.spec} within {SAME:.0e} of the largest, got {parity.max_rel:.1e}",
+                "export it from the same weights",
+            )
+        np.savez(folder / REFERENCE, images=images, logits=reference(images))
+        dense = source_logits(source, split, counter("accuracy of the dense source", on_step))
+        journey = Journey(source.preprocessing, split, Answers("dense, torch fp32", dense))
+        stage: Stage = "runtime" if precision == "fp32" else "precision"
+        by = f"{wanted.name}, ONNX Runtime {precision}"
+        journey.go(stage, by, session, counter(f"accuracy of {wanted.name}", on_step))
+        np.savez_compressed(folder / PREDICTIONS, dense=dense.argmax(1), exported=journey.last.classes)
+        config, proto = source.model.config, ir.to_proto(graph.model)
+        none = METHODS[NONE]
+        batch = graph.batch or "batch"
+        manifest = Manifest(
+            name=wanted.name, created=datetime.now(UTC).isoformat(timespec="seconds"), command=wanted.command,
+            source=source.spec, source_sha256=source.sha256, data=data.name, method=NONE, method_config={},
+            model=config.model_dump(mode="json"), layers=none.apply(source.model, None, none.config()).layers,
+            macs=encoder_macs(config, config), parameters=encoder_parameters(config, config), precision=precision,
+            input=TensorSpec(name=graph.input, dtype="float32", shape=(batch, *images.shape[1:])),
+            output=TensorSpec(name=graph.output, dtype="float32", shape=(batch, config.classes)),
+            preprocessing=source.preprocessing.model_dump(mode="json"), labels=source.labels,
+            accuracy=journey.accuracy("test"), losses=journey.stages, parity=parity,
+            precision_error=None if precision == "fp32" else parity.max_rel,
+            graph=Graph(
+                opset=graph.opset, operators=operator_counts(proto), low_rank_pairs=len(low_rank_pairs(proto)),
+                simplifier="none: the file is another tool's, as it stands",
+            ),
+            tools=tool_versions(_TOOLS), files=file_hashes(folder),
+        )  # fmt: skip
+        write_atomically(folder / MANIFEST, manifest.to_json())
+    return open_bundle(wanted.destination)
+
+
+def precision_of(graph: OnnxSource) -> Precision:
+    """What the operators and weights of a graph say of its precision."""
+    operators = {node.op_type for node in graph.model.graph.all_nodes()}
+    if operators & _DYNAMIC:
+        return "int8-dynamic"
+    if operators & _STATIC:
+        return "int8"
+    types = {value.dtype for value in graph.model.graph.initializers.values()}
+    if ir.DataType.FLOAT16 in types:
+        return "fp16"
+    return "bf16" if ir.DataType.BFLOAT16 in types else "fp32"
+
+
+def _batches(graph: OnnxSource) -> tuple[int, ...]:
+    return BATCHES if graph.batch is None else (graph.batch,)
+
+
+def _copy(graph: OnnxSource, folder: Path) -> None:
+    """The file under a bundle's name for it, and its weights under the names by which it calls them."""
+    file, *weights = graph.files
+    shutil.copyfile(file, folder / MODEL)
+    for one in weights:
+        destination = folder / one.relative_to(file.parent)
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(one, destination)
+
+
+def _require_same_images(graph: OnnxSource, source: SourceModel) -> None:
+    channels, size = source.preprocessing.channels, source.preprocessing.image_size
+    taken = (graph.channels or channels, graph.size or size)
+    if taken != (channels, size):
+        raise InputError(
+            f"{graph.spec}: expected {channels} x {size}² images as {source.spec} takes, got {taken[0]} x {taken[1]}²",
+            "export it from the same model",
+        )
+
+
+def _require_same_classes(session: GraphSession, images: np.ndarray, source: SourceModel) -> None:
+    found = session(images).shape
+    if found != (len(images), source.model.config.classes):
+        raise InputError(
+            f"expected logits [{len(images)}, {source.model.config.classes}] as {source.spec} gives, got {list(found)}",
+            "export it from the same model",
+        )

@@ -1,0 +1,29 @@
+"""What an export of `onnx:FILE` is asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from export.from_onnx.describe import Given
+
+
+@dataclass(frozen=True)
+class OnnxRequest:
+    """What to export: `model` is `onnx:FILE`; the rest as in `export.pipeline.ExportRequest` and `export.bundle.writer.ExportOptions`."""
+
+    model: str
+    data: str
+    method: str
+    settings: Mapping[str, Any]
+    output: Path | None
+    command: str
+    given: Given = field(default_factory=Given)
+    name: str | None = None
+    eval_split: str = "test"
+    eval_images: int | None = None
+    calibration_images: int | None = None
+    allow_parity_failure: bool = False
+    force: bool = False

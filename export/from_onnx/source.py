@@ -1,0 +1,155 @@
+"""Reading a third party's ONNX file, and refusing what cannot be decomposed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from export.graph.files import first_line
+from export.graph.inspect import STANDARD_DOMAINS
+from vitnla.common.errors import InputError
+from vitnla.common.files import sha256_file
+
+PREFIX = "onnx:"
+OLDEST_OPSET = 13
+"""From here on operators take their axes as inputs or not at all as this package writes them, and every runtime reads them."""
+_QUANTISED = frozenset(
+    {
+        "ConvInteger",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "MatMulInteger",
+        "QLinearConv",
+        "QLinearMatMul",
+        "QuantizeLinear",
+    }
+)
+
+
+@dataclass(frozen=True)
+class OnnxSource:
+    """A graph from images [B, C, H, W] to logits [B, classes], float32, as it was found.
+
+    Args:
+        spec: `onnx:FILE`.
+        sha256: of the file, and of its external data.
+        model: never changed; methods work on clones.
+        batch: the only batch size it runs at; `None` where that is dynamic.
+        channels: of the images; `None` where dynamic, as is `size`, the side of the square.
+        files: the ONNX file, and those that hold its weights.
+    """
+
+    spec: str
+    sha256: str
+    model: ir.Model
+    input: str
+    output: str
+    batch: int | None
+    channels: int | None
+    size: int | None
+    opset: int
+    files: tuple[Path, ...]
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the file says of itself."""
+        return dict(self.model.metadata_props)
+
+
+def read_source(spec: str) -> OnnxSource:
+    """Read `onnx:FILE`, to be decomposed.
+
+    Raises:
+        InputError: the file is missing, damaged, of another kind than the above, quantised, or holds NaN.
+    """
+    source = read_graph(spec)
+    path = Path(spec.removeprefix(PREFIX))
+    if source.opset < OLDEST_OPSET:
+        hint = "export it anew with a newer opset, or convert it with onnx.version_converter"
+        raise InputError(f"{path}: expected opset {OLDEST_OPSET} or newer, got {source.opset}", hint)
+    _require_operators(path, source.model)
+    _require_numbers(path, source.model)
+    return source
+
+
+def read_graph(spec: str) -> OnnxSource:
+    """Read `onnx:FILE`, to be run as it is: any operators, opset and precision inside.
+
+    Raises:
+        InputError: the file is missing or damaged, or takes or gives something else than images and logits.
+    """
+    path = Path(spec.removeprefix(PREFIX))
+    if not path.is_file():
+        raise InputError(f"no file at {path} for model '{spec}'", "expected onnx:FILE")
+    model, files = _load(path)
+    image = _only(path, "input", [value for value in model.graph.inputs if not value.is_initializer()])
+    logits = _only(path, "output", list(model.graph.outputs))
+    batch, channels, size = _image_shape(path, image)
+    opset = model.graph.opset_imports.get("", 0)
+    return OnnxSource(spec, _digest(files), model, str(image.name), str(logits.name), batch, channels, size, opset, tuple(files))
+
+
+def _load(path: Path) -> tuple[ir.Model, list[Path]]:
+    """The model with all weights in memory, and the files that it came from."""
+    hint = "export or copy it again, with its external data beside it"
+    try:
+        onnx.checker.check_model(str(path))
+        model = ir.load(path)
+        beside = {Path(tensor.path) for tensor in _tensors(model) if isinstance(tensor, ir.ExternalTensor)}
+        # In memory, because a mapped file cannot be let go while arrays still look at it.
+        model = ir.external_data.load_to_model(model)
+    except (onnx.checker.ValidationError, OSError, ValueError, TypeError, KeyError, ir.serde.SerdeError) as error:
+        raise InputError(f"{path} is not a readable ONNX model: {first_line(error)}", hint) from error
+    return model, [path, *sorted(beside)]
+
+
+def _require_operators(path: Path, model: ir.Model) -> None:
+    for node in model.graph.all_nodes():
+        if node.domain not in STANDARD_DOMAINS:
+            hint = "export it with standard operators only, before any optimiser of a runtime"
+            raise InputError(f"{path}: expected standard ONNX operators, got '{node.domain}.{node.op_type}'", hint)
+        if node.op_type in _QUANTISED:
+            hint = "give the float32 model it was made from, and quantise the bundle afterwards"
+            raise InputError(f"{path}: expected float32 weights, got a quantised graph ({node.op_type} '{node.name}')", hint)
+
+
+def _only(path: Path, kind: str, values: list[ir.Value]) -> ir.Value:
+    if len(values) != 1:
+        names = ", ".join(str(value.name) for value in values) or "none"
+        hint = f"keep one with onnx.utils.extract_model; expected images in and logits out, and no other {kind}"
+        raise InputError(f"{path}: expected one {kind}, got {len(values)}: {names}", hint)
+    return values[0]
+
+
+def _image_shape(path: Path, image: ir.Value) -> tuple[int | None, int | None, int | None]:
+    if image.dtype != ir.DataType.FLOAT or image.shape is None or len(image.shape) != 4:
+        found = f"{image.dtype} {None if image.shape is None else list(image.shape)}"
+        raise InputError(f"{path}: expected float32 images [B, C, H, W] as input '{image.name}', got {found}", "export it so")
+    batch, channels, height, width = (axis if isinstance(axis, int) else None for axis in image.shape)
+    if height != width or channels not in (None, 1, 3):
+        shape = [axis if isinstance(axis, int) else str(axis) for axis in image.shape]
+        hint = "channels come first; 1 or 3 of them, and height equal to width"
+        raise InputError(f"{path}: expected square images [B, C, H, W] as input '{image.name}', got {shape}", hint)
+    return batch, channels, height
+
+
+def _require_numbers(path: Path, model: ir.Model) -> None:
+    """Refuse NaN. Infinities may be meant, as in masks; those in linears are refused where linears are read."""
+    for tensor in _tensors(model):
+        array = tensor.numpy()
+        if np.issubdtype(array.dtype, np.floating) and np.isnan(array).any():
+            raise InputError(f"{path}: expected numbers, got NaN in '{tensor.name}'", "check the model it was exported from")
+
+
+def _tensors(model: ir.Model) -> list[ir.TensorProtocol]:
+    return [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
+
+
+def _digest(files: list[Path]) -> str:
+    hashes = [sha256_file(file) for file in files]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

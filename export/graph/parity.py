@@ -1,0 +1,96 @@
+"""Whether the exported file says what the model says: logits against torch, classes against the labels."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnxruntime
+
+from export.graph.inputs import Prepare
+from runtime.bundle.api import open_session
+from runtime.bundle.schema import Bundle, Parity
+from runtime.check.logits import as_log, relative_error
+from runtime.runners.base import Images, Logits
+from runtime.runners.batches import run_in_batches
+from vitnla.data.image_files import Images as Pixels
+
+if TYPE_CHECKING:
+    from torch import nn
+
+BATCHES, TOLERANCE = (1, 2, 7), 1e-4
+_BATCH = 50
+Progress = Callable[[int, int], None]
+
+
+class OnnxModel:
+    """A file, or a serialised graph, in ONNX Runtime on the CPU. There is no manifest yet, so this cannot be a runner's session."""
+
+    def __init__(self, path: Path | bytes) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, images: Images) -> Logits:
+        """Images as the graph takes them -> logits [B, classes]."""
+        return np.asarray(self._session.run(None, {self._input: images})[0], np.float32)
+
+
+def torch_logits(model: nn.Module, images: Images) -> Logits:
+    """The reference: float32 logits [B, classes] of torch on the CPU."""
+    import torch  # an ONNX file is verified without it
+
+    with torch.inference_mode():
+        logits: Logits = model.cpu().eval()(torch.from_numpy(images)).numpy()
+    return logits
+
+
+def measure_parity(
+    onnx_model: Callable[[Images], Logits], model: nn.Module, images: Images,
+    batches: tuple[int, ...] = BATCHES, tolerance: float = TOLERANCE,
+) -> Parity:  # fmt: skip
+    """Compare logits with torch's, see `compare`."""
+    return compare(onnx_model, partial(torch_logits, model), images, batches, tolerance)
+
+
+def compare(
+    onnx_model: Callable[[Images], Logits], reference: Callable[[Images], Logits], images: Images,
+    batches: tuple[int, ...] = BATCHES, tolerance: float = TOLERANCE,
+) -> Parity:  # fmt: skip
+    """Compare logits at each batch size, on the first of N `images`; fewer images than a batch are repeated."""
+    repeated: Images = np.resize(images, (max(*batches, len(images)), *images.shape[1:]))
+    errors = [relative_error(onnx_model(repeated[:batch]), reference(repeated[:batch])) for batch in batches]
+    return Parity(max_rel=max(errors), tolerance=tolerance, batches=batches)
+
+
+def answer(onnx_model: Callable[[Images], Logits], prepare: Prepare, images: Pixels, on_progress: Progress) -> Logits:
+    """Logits [N, classes] of images [N], batch by batch."""
+    logits = []
+    for start in range(0, len(images), _BATCH):
+        logits.append(onnx_model(prepare(images[start : start + _BATCH])))
+        on_progress(min(start + _BATCH, len(images)), len(images))
+    return np.concatenate(logits)
+
+
+def as_logits(output: str) -> Callable[[Logits], Logits]:
+    """What reads the logits [B, classes] out of a graph's answers, which may be `probabilities`: up to a constant, their logarithm."""
+    return lambda answers: answers if output == "logits" else as_log(answers)
+
+
+@contextlib.contextmanager
+def runtime_model(bundle: Bundle, runtime: str) -> Iterator[Callable[[Images], Logits]]:
+    """The bundle on a runtime of its own, in this process.
+
+    Raises:
+        MissingDependencyError: the runtime is not installed.
+    """
+    session = open_session(bundle, runtime, batch=_BATCH)
+    try:
+        yield lambda images: run_in_batches(session, images, _BATCH)
+    finally:
+        session.close()

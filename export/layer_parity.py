@@ -1,0 +1,150 @@
+"""`vitdeploy parity --layers`: the graph on a runtime, with one value marked as an output at a time, against torch.
+
+All marked at once would keep a runtime from fusing what it fuses otherwise, and so hide what is looked for.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from export.graph.files import save_model
+from export.graph.stream_taps import Tap, find_taps, marked
+from export.torch_runners import reference_model
+from runtime.bench.plan import Target
+from runtime.bundle.schema import MODEL, Bundle
+from runtime.check.layer_parity import Departure, LayerError, departs, first_departure, layer_error
+from runtime.check.parity import TOLERANCES
+from runtime.runners.base import Images
+from runtime.runners.registry import runner
+from vitnla.common.errors import InputError
+from vitnla.model.vit import VisionTransformer
+
+Values = NDArray[np.float32]
+GRAPH_RUNTIMES = ("ort", "openvino")
+
+
+def find_departure(
+    bundle: Bundle, target: Target, *, threads: int, tolerance: float | None = None, on_probe: Callable[[str], None] = lambda text: None
+) -> Departure:  # fmt: skip
+    """Find the first part of the network whose value leaves the reference, then measure every part.
+
+    Args:
+        bundle: its reference images are run.
+        target: ONNX Runtime or OpenVINO.
+        threads: CPU threads.
+        tolerance: largest relative error of a part that has not departed; by default that of the precision (`TOLERANCES`).
+        on_probe: told which part is being read.
+
+    Raises:
+        InputError: the runtime runs no graph, the residual stream is not found, or there is no fp32 reference for the bundle.
+        MissingDependencyError: the runtime cannot run here.
+    """
+    if target.runtime not in GRAPH_RUNTIMES:
+        raise InputError(
+            f"expected a runtime that runs the graph for --layers ({', '.join(GRAPH_RUNTIMES)}), got '{target.label}'",
+            "--layers marks values of model.onnx; the values inside a compiled engine or a torch model are out of its reach",
+        )
+    graph = onnx.load(bundle.model_path)
+    by, taps, references = _references(bundle, graph)
+    precision = target.precision_on(bundle)
+    limit = TOLERANCES[precision] if tolerance is None else tolerance
+    images, _ = bundle.reference()
+    found: dict[int, LayerError] = {}
+
+    def probe(place: int) -> LayerError:
+        if place not in found:
+            tap = taps[place]
+            on_probe(f"{tap.layer} {tap.part}")
+            value = _run(bundle, target, marked(graph, tap), images, threads)
+            found[place] = layer_error(tap.layer, tap.part, value, references[place])
+        return found[place]
+
+    bisected = first_departure(len(taps), lambda place: departs(probe(place), limit))
+    probes = len(found)
+    rows = tuple(probe(place) for place in range(len(taps)))
+    # A norm can take an error away again (a constant on all channels), and bisection does not see what came before such a place.
+    first = next((place for place, row in enumerate(rows) if departs(row, limit)), None)
+    return Departure(
+        bundle=bundle.name, runtime=target.label, precision=precision, reference=by, tolerance=limit,
+        layers=rows, first=first, probes=probes if first == bisected else len(rows),
+    )  # fmt: skip
+
+
+def _run(bundle: Bundle, target: Target, graph: onnx.ModelProto, images: Images, threads: int) -> Values:
+    """The first output of a graph in the bundle's place, float32; a fixed batch is run part by part."""
+    batch = bundle.fixed_batch or len(images)
+    with tempfile.TemporaryDirectory(prefix="vitdeploy-layers-") as folder:
+        save_model(graph, Path(folder) / MODEL)
+        options = target.options(threads, batch)
+        session = runner(target.runtime).load(replace(bundle, folder=Path(folder)), options)
+        try:
+            return np.concatenate([session.run(images[start : start + batch]) for start in range(0, len(images), batch)])
+        finally:
+            session.close()
+
+
+def _references(bundle: Bundle, graph: onnx.ModelProto) -> tuple[str, tuple[Tap, ...], list[Values]]:
+    """Who gives the reference, where the graph is read, and what should be there."""
+    if bundle.manifest.model is not None:
+        model = reference_model(bundle)
+        (vit,) = (module for module in model.modules() if isinstance(module, VisionTransformer))
+        taps = find_taps(graph, embed_norm=vit.config.embed_norm)
+        values = _torch_values(model, vit, bundle.reference()[0])
+        if len(taps) != len(values):
+            raise InputError(
+                f"expected a graph of {len(values)} parts as in the checkpoint, got {len(taps)}", "export the bundle again"
+            )
+        return "torch fp32", taps, values
+    if bundle.manifest.precision != "fp32":
+        raise InputError(
+            f"bundle '{bundle.name}' was made from an ONNX file and holds no fp32 graph to compare its {bundle.manifest.precision} one with",
+            "--layers works on the fp32 bundle of that file",
+        )
+    taps = find_taps(graph)
+    return "graph without optimisation", taps, [_plain(bundle, marked(graph, tap)) for tap in taps]
+
+
+def _torch_values(model: torch.nn.Module, vit: VisionTransformer, images: Images) -> list[Values]:
+    """The residual stream before the first block and after both parts of each, then the model's answer."""
+    stream: list[Values] = []
+
+    def before(_: Any, arguments: tuple[torch.Tensor, ...]) -> None:
+        stream.append(arguments[0].numpy().copy())
+
+    def after(_: Any, __: Any, result: torch.Tensor) -> None:
+        stream.append(result.numpy().copy())
+
+    hooks = [vit.blocks[0].register_forward_pre_hook(before)]
+    for block in vit.blocks:
+        hooks += [block.norm2.register_forward_pre_hook(before), block.register_forward_hook(after)]  # type: ignore[union-attr]
+    try:
+        with torch.inference_mode():
+            answer = model.cpu().eval()(torch.from_numpy(images)).numpy()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [*stream, answer]
+
+
+def _plain(bundle: Bundle, graph: onnx.ModelProto) -> Values:
+    """The first output of a graph in ONNX Runtime without its optimisations, as the bundle's own reference was made."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    images, _ = bundle.reference()
+    batch = bundle.fixed_batch or len(images)
+    with tempfile.TemporaryDirectory(prefix="vitdeploy-layers-") as folder:
+        save_model(graph, Path(folder) / MODEL)
+        session = onnxruntime.InferenceSession(Path(folder) / MODEL, options, providers=["CPUExecutionProvider"])
+        name = bundle.manifest.input.name
+        parts = [session.run(None, {name: images[at : at + batch]})[0] for at in range(0, len(images), batch)]
+    return np.concatenate(parts).astype(np.float32)

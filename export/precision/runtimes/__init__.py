@@ -1,0 +1,1 @@
+"""One quantiser per runtime, each by that runtime's own tool."""

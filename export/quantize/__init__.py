@@ -1,1 +1,0 @@
-"""Lower precisions of a graph, each by the tool of the runtime that it is for."""

@@ -1,0 +1,1 @@
+"""The benchmark: plan, worker processes, scenarios, timing, cells, self-test."""

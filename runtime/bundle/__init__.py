@@ -1,0 +1,1 @@
+"""The bundle: schema, opening, engines, and what an application calls."""

@@ -1,0 +1,43 @@
+"""What an application calls: open a bundle, open a session on it. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runtime.bench.plan import Target
+from runtime.bundle.schema import Bundle, open_bundle
+from runtime.process.affinity import usable_cpus
+from runtime.runners.base import Session
+from runtime.runners.registry import runner
+
+
+def load_bundle(folder: str | Path) -> Bundle:
+    """Open a bundle and check every hash.
+
+    Raises:
+        InputError: the folder is no bundle, its schema is unknown, or a file is missing or differs from its hash; names the file.
+    """
+    return open_bundle(Path(folder))
+
+
+def open_session(
+    bundle: Bundle | str | Path, runtime: str = "ort", *, provider: str = "cpu", threads: int | None = None, batch: int = 1
+) -> Session:
+    """A session whose `run` takes images as `bundle.manifest.input` says, and answers float32 [batch, classes].
+
+    Args:
+        bundle: an opened bundle, or its folder.
+        runtime: `ort`, `openvino`, `trt`, `trt-rtx`; those that take a precision, as `openvino:bf16`.
+        provider: execution provider of ONNX Runtime: `cpu`, `cuda` or `tensorrt`.
+        threads: CPU threads; `None` is all the cores that this process may use.
+        batch: the batch size that will be run, for runtimes that must know it ahead.
+
+    Raises:
+        InputError: the bundle is damaged, or the runtime is unknown or refuses the graph.
+        MissingDependencyError: the runtime cannot run here; says why and how to mend it.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    target = Target.parse(runtime, provider)
+    chosen = runner(target.runtime)
+    chosen.availability().require(target.runtime)
+    return chosen.load(opened, target.options(threads or len(usable_cpus()), batch))

@@ -1,0 +1,92 @@
+"""Accuracy on the runtime itself, and agreement with the dense torch model, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.bundle.schema import Bundle
+from runtime.check.logits import probabilities
+from runtime.results.statistics import Interval, calibration_error, mcnemar, wilson
+from runtime.runners.base import Images, Logits
+from vitnla.common.errors import InputError
+
+Classes = NDArray[np.int64]
+Confidence = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A labelled split. `runtime` knows no data sets: whoever calls it brings the images, preprocessed as a bundle wants them.
+
+    Args:
+        fingerprint: of the first so many images and labels of the split, as `manifest.accuracy.fingerprint` has it. The
+            split may hold more than the N that are run, so that predictions for more or fewer images are still known.
+        labels: [N].
+        batches: gives the N images in order, in batches of any size, prepared as one bundle's `manifest.input` says.
+    """
+
+    fingerprint: Callable[[int], str]
+    labels: Classes
+    batches: Callable[[Bundle], Iterable[Images]]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a bundle got right. What compares with the dense torch model is None where that saw other images."""
+
+    images: int
+    top1: Interval
+    agreement: float | None
+    lost: int | None
+    """Images that the dense model has right and this one wrong."""
+    gained: int | None
+    """The reverse."""
+    p_value: float | None
+    """McNemar's: how likely so uneven losses and gains are if neither model is better."""
+    calibration_error: float
+    """Expected, see `stats.calibration_error`."""
+    warnings: tuple[str, ...] = ()
+
+
+def evaluate(infer: Callable[[Images], Logits], bundle: Bundle, evaluation: Evaluation) -> Score:
+    """Run every image of the split through `infer` and score the answers.
+
+    Raises:
+        InputError: the batches do not hold one image per label.
+    """
+    answers = (infer(batch) for batch in evaluation.batches(bundle))
+    read = (lambda out: out.astype(np.float64)) if bundle.gives_probabilities else probabilities
+    parts = [_predictions(read(answer)) for answer in answers]
+    predicted = np.concatenate([classes for classes, _ in parts]) if parts else np.empty(0, np.int64)
+    if not len(predicted) or len(predicted) != len(evaluation.labels):
+        found = f"{len(predicted)} images and {len(evaluation.labels)} labels"
+        raise InputError(f"expected one image per label, got {found}", "check the evaluation data")
+    confidence = np.concatenate([values for _, values in parts])
+    known = bundle.manifest.accuracy
+    if len(predicted) <= known.images and evaluation.fingerprint(known.images) == known.fingerprint:
+        return score(predicted, confidence, evaluation.labels, bundle.dense_predictions()[: len(predicted)])
+    reason = "agreement is not known: the bundle holds the dense model's predictions for other images than these"
+    return score(predicted, confidence, evaluation.labels, None, (reason,))
+
+
+def _predictions(values: NDArray[np.float64]) -> tuple[Classes, Confidence]:
+    """Classes [B] and their probabilities [B], of probabilities [B, classes]."""
+    return values.argmax(axis=1), np.clip(values.max(axis=1), 0, 1)
+
+
+def score(
+    predicted: Classes, confidence: Confidence, labels: Classes, dense: Classes | None, warnings: tuple[str, ...] = ()
+) -> Score:
+    """Compare predicted classes [N] and their probabilities [N] with the labels [N] and, where known, the dense model's classes [N]."""
+    right = predicted == labels
+    top1, error = wilson(int(right.sum()), len(labels)), calibration_error(confidence, right)
+    if dense is None:
+        return Score(len(labels), top1, None, None, None, None, error, warnings)
+    dense_right = dense == labels
+    lost, gained = int((dense_right & ~right).sum()), int((right & ~dense_right).sum())
+    agreement = float((predicted == dense).mean())
+    return Score(len(labels), top1, agreement, lost, gained, mcnemar(lost, gained), error, warnings)

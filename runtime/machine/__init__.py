@@ -1,0 +1,1 @@
+"""What a result was measured on, and advice about what slows it down."""

@@ -1,0 +1,1 @@
+"""Measured processes: the driver's side, the worker's side, affinity and memory."""

@@ -1,0 +1,1 @@
+"""Charts of the report: Plotly figures and the static SVG."""

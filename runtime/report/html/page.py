@@ -1,0 +1,191 @@
+"""Assembles the report: what each section shows, as plain values that the template only lays out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from runtime.report.charts import figures
+from runtime.report.charts.loss_chart import COLORS, losses_figure, worth_drawing
+from runtime.report.charts.plotting import Plot, plot_of
+from runtime.report.charts.ratio_whiskers import Whisker, whiskers
+from runtime.report.charts.scatter import Area, Scatter, charts
+from runtime.report.charts.style import Style, panels, style_of
+from runtime.report.facts import Facts, machine_facts, machine_name, runtime_facts
+from runtime.report.grouped_warnings import Notice, notices
+from runtime.report.headline import Control, controls, headline, is_baseline, role
+from runtime.report.html.sections import Section, sections
+from runtime.report.html.templates import render
+from runtime.report.numbers import percent
+from runtime.report.tables import COLUMNS, Column, columns_for
+from runtime.report.terminal.losses import Journey, journeys, steps_of
+from runtime.results.schema import Cell
+from vitnla.common.measures import LayerRow, LossStage
+
+_CHART = Area(width=420, height=310)
+"""Where the labels of a chart are laid out: the narrowest that it usually is on a desktop, so that they fit wider ones too."""
+_ELSEWHERE = ("scenario", "verdict", "load_s", "first_inference_ms")
+"""Columns that the table leaves out: its groups name the scenario, the ratio's colour the verdict, and a table of its own the start."""
+_START = ("bundle", "runtime", "precision", "batch", "load_s", "first_inference_ms", "peak_rss_mb", "device_mb", "model_mb")
+
+
+@dataclass(frozen=True)
+class LayerMaps:
+    """The two per-layer maps of one decomposed bundle, and the numbers behind them."""
+
+    bundle: str
+    ranks: Plot
+    errors: Plot
+    rows: tuple[LayerRow, ...]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Where accuracy was lost: by step on the way to each runtime, and what each step of an export changed."""
+
+    journeys: list[Journey]
+    steps: list[str]
+    chart: Plot | None
+    colors: dict[str, str]
+    exports: dict[str, tuple[LossStage, ...]]
+    """By bundle."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    cell: Cell
+    baseline: bool
+    whisker: Whisker | None
+    role: str | None
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """The lines that may be compared: those of one batch size and scenario."""
+
+    title: str
+    rows: list[Row]
+
+
+@dataclass(frozen=True)
+class SectionView:
+    """Everything the template needs about one run on one machine."""
+
+    section: Section
+    machine_name: str
+    headline: str
+    style: Style
+    columns: list[Column]
+    start: list[Column]
+    groups: list[RowGroup]
+    shared: str
+    throughput: list[Plot]
+    latency: list[Plot]
+    memory: list[Plot]
+    layers: list[LayerMaps]
+    losses: Losses
+    machine: Facts
+    runtimes: list[tuple[str, Facts]]
+    commands: list[str]
+    controls: tuple[Control, ...]
+    off_axis: list[str]
+    notices: list[Notice]
+
+
+def render_page(cells: Sequence[Cell], title: str) -> str:
+    """The whole HTML document.
+
+    Raises:
+        InputError: there are no cells.
+    """
+    return render("report.html", title=title, views=[view(section) for section in sections(cells)])
+
+
+def view(section: Section) -> SectionView:
+    """Work out what a section shows."""
+    measured = section.measured
+    style = style_of(measured)
+    marks = whiskers(measured)
+    groups = panels(measured)
+    scatters = charts(measured, style, _CHART)
+    return SectionView(
+        section=section,
+        machine_name=machine_name(section.machine),
+        headline=headline(section.cells),
+        style=style,
+        columns=columns_for(measured, _keys(measured)),
+        start=columns_for(measured, _START),
+        groups=[
+            RowGroup(
+                panel.title,
+                [Row(cell, is_baseline(cell, measured), marks.get(cell.key), role(cell, section.cells)) for cell in panel.cells],
+            )
+            for panel in groups
+        ],
+        shared=", ".join(_shared(measured)),
+        throughput=[plot_of(chart.title, figures.throughput_figure(chart)) for chart in scatters],
+        latency=[
+            plot_of(panel.title, figures.latency_figure(panel, style))
+            for panel in groups
+            if any(cell.samples_ms for cell in panel.cells)
+        ],
+        memory=list(_memory(measured, style)),
+        layers=list(_layers(measured)),
+        losses=_losses(measured),
+        machine=machine_facts(section.machine),
+        runtimes=runtime_facts(measured),
+        commands=list(dict.fromkeys(cell.command for cell in section.cells)),
+        controls=controls(section.cells),
+        off_axis=list(dict.fromkeys(_off_axis(scatters))),
+        notices=notices(section.cells),
+    )
+
+
+def _keys(cells: Sequence[Cell]) -> list[str]:
+    """Groups name the batch size, but where a search found one for each cell, its row says which."""
+    left_out = _ELSEWHERE if any(cell.batch_search for cell in cells) else (*_ELSEWHERE, "batch")
+    return [key for key in COLUMNS if key not in left_out]
+
+
+def _shared(cells: Sequence[Cell]) -> Iterator[str]:
+    """What the table leaves out because every cell has the same."""
+    for values in ({cell.precision for cell in cells}, {cell.scenario for cell in cells}):
+        if len(values) == 1:
+            yield from values
+
+
+def _off_axis(scatters: Iterable[Scatter]) -> Iterator[str]:
+    for chart in scatters:
+        yield from (f"{point.cell.bundle} ({percent(point.cell.top1)} %)" for point in chart.points if point.below)
+
+
+def _memory(cells: Sequence[Cell], style: Style) -> Iterator[Plot]:
+    if any(cell.model_mb is not None for cell in cells):
+        yield plot_of("size of the ONNX model", figures.size_figure(cells, style))
+    for panel in panels(cells):
+        if any(cell.peak_rss_mb is not None for cell in panel.cells):
+            yield plot_of(f"peak memory, {panel.title}", figures.memory_figure(panel, style))
+
+
+def _losses(cells: Sequence[Cell]) -> Losses:
+    found = journeys(cells)
+    steps = steps_of(found)
+    chart = plot_of("change of top-1 by step", losses_figure(found)) if worth_drawing(found) else None
+    exports = {cell.bundle: cell.losses for cell in cells if cell.losses}
+    return Losses(found, steps, chart, {step: COLORS[step] for step in steps}, exports)
+
+
+def _layers(cells: Iterable[Cell]) -> Iterator[LayerMaps]:
+    decomposed = {
+        cell.bundle: cell.layers for cell in cells if any(row.kept is not None or row.relative_error > 0 for row in cell.layers)
+    }
+    top = max((row.relative_error for rows in decomposed.values() for row in rows), default=1.0) or 1.0
+    for bundle, rows in decomposed.items():
+        yield LayerMaps(
+            bundle,
+            plot_of("rank or width", figures.rank_figure(rows)),
+            plot_of("relative output error", figures.error_figure(rows, top)),
+            rows,
+        )

@@ -1,0 +1,1 @@
+"""Schemas of stored results, and the statistics of measurements."""

@@ -1,0 +1,125 @@
+"""OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from runtime.bundle.engines import EnginePrecision
+from runtime.bundle.schema import Bundle, Precision
+from runtime.runners.base import Availability, Hint, Images, Logits, RunOptions, Session
+from vitnla.common.errors import InputError
+
+_DEVICE = "CPU"
+_HINTS: dict[Precision, tuple[str, str]] = {
+    "fp32": ("FP32", "f32"), "fp16": ("FP16", "f16"), "bf16": ("BF16", "bf16"), "int8": ("FP32", "f32"),
+    "int8-dynamic": ("FP32", "f32"), "fp8": ("FP32", "f32"),
+}  # fmt: skip
+"""Device capability and INFERENCE_PRECISION_HINT. In an INT8 graph the hint rules only what stays in floating point."""
+ARITHMETIC: tuple[EnginePrecision, ...] = ("fp32", "bf16")
+"""What can be asked for instead of the bundle's own hint, as in `openvino:bf16`."""
+
+
+def properties(core: Any, precision: Precision, threads: int, performance: Hint) -> dict[str, Any]:
+    """What a model is compiled with, nothing left to a default."""
+    capability, hint = _HINTS[precision]
+    supported = capability in core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+    return {
+        "PERFORMANCE_HINT": performance.upper(),
+        "INFERENCE_PRECISION_HINT": hint if supported else "f32",
+        "INFERENCE_NUM_THREADS": threads,
+    }
+
+
+class OpenVinoRunner:
+    """Reads `model.onnx` as it is; every property that changes speed or precision is set, never left to a default."""
+
+    name = "openvino"
+
+    def availability(self) -> Availability:
+        """Whether `openvino` is installed."""
+        if importlib.util.find_spec("openvino") is None:
+            return Availability(False, "the package openvino is not installed", "pip install 'vitdeploy[openvino]'")
+        return Availability(True)
+
+    def imports(self) -> None:
+        """Import OpenVINO and its CPU plug-in."""
+        import openvino
+
+        openvino.Core().get_property(_DEVICE, "FULL_DEVICE_NAME")
+
+    def load(self, bundle: Bundle, options: RunOptions) -> Session:
+        """Compile the bundle's graph for the CPU.
+
+        Raises:
+            InputError: OpenVINO cannot read or compile the graph.
+            MissingDependencyError: OpenVINO is not installed.
+        """
+        self.availability().require(self.name)
+        return OpenVinoSession(self.name, bundle, options)
+
+
+class OpenVinoSession(Session):
+    """A model compiled for the batch size that it is opened for; any other goes through one that takes all, compiled at need.
+
+    With a static shape OpenVINO fuses more and plans ahead. It may then answer otherwise than with a dynamic one (see
+    `export.precision.runtimes.openvino_nncf`), so accuracy is to be measured at the batch size that is timed, as `bench` does.
+    """
+
+    def __init__(self, runner: str, bundle: Bundle, options: RunOptions) -> None:
+        super().__init__(runner, bundle)
+        import openvino
+
+        self._core = openvino.Core()
+        self._path = bundle.model_path
+        self._properties = properties(self._core, options.precision or bundle.manifest.precision, options.threads, options.hint)
+        self._batch = self.fixed_batch or options.batch
+        self._compiled = self._compile(self._batch)
+        self._dynamic: Any = None
+
+    def _compile(self, batch: int | None) -> Any:
+        try:
+            model = self._core.read_model(self._path)
+            if batch is not None:
+                model.reshape([batch, *self._shape])
+            return self._core.compile_model(model, _DEVICE, self._properties)
+        except RuntimeError as error:
+            hint = "export the bundle with another --opset or --precision"
+            raise InputError(f"openvino: cannot compile {self._path}: {error}", hint) from error
+
+    def _infer(self, images: Images) -> Logits:
+        compiled = self._compiled
+        if len(images) != self._batch:
+            compiled = self._dynamic = self._dynamic or self._compile(None)
+        return np.asarray(compiled({0: images}, share_inputs=True)[0], np.float32)
+
+    def run_all(self, batches: Iterable[Images]) -> None:
+        """Keep as many requests in flight as OpenVINO has streams."""
+        import openvino
+
+        queue = openvino.AsyncInferQueue(self._compiled)
+        for images in batches:
+            if len(images) == self._batch:
+                queue.start_async({0: images})
+            else:
+                self.run(images)
+        queue.wait_all()
+
+    def facts(self) -> dict[str, Any]:
+        """Version, and the properties as OpenVINO reports them back."""
+        import openvino
+
+        read = self._compiled.get_property
+        return {
+            "version": openvino.__version__,
+            "device": ", ".join(read("EXECUTION_DEVICES")),
+            "precision": read("INFERENCE_PRECISION_HINT").to_string(),
+            "threads": read("INFERENCE_NUM_THREADS"),
+            "streams": read("NUM_STREAMS"),
+            "performance_hint": read("PERFORMANCE_HINT"),
+            "batch": self._batch,
+            "io": "host arrays, input shared, output copied",
+        }

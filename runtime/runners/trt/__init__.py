@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT for RTX: runner, library, CUDA calls, engine inspector."""

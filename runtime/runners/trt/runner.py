@@ -1,0 +1,182 @@
+"""Engines of a bundle on a GPU, by TensorRT or TensorRT for RTX. Written to the documented API, and not yet run on a GPU."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from runtime.bundle.engines import PORTABLE, EnginePrecision, EngineRecord
+from runtime.bundle.schema import Bundle
+from runtime.runners.base import Availability, Images, Logits, RunOptions, Session
+from runtime.runners.trt.cuda import Stream, compute_capability
+from runtime.runners.trt.inspector import layer_report
+from runtime.runners.trt.library import RTX, TENSORRT, Flavor, engine_flavor, error_log
+from vitnla.common.errors import InputError, MissingDependencyError
+
+
+class TrtRunner:
+    """TensorRT where it is installed, else TensorRT for RTX."""
+
+    name = "trt"
+
+    @property
+    def flavor(self) -> Flavor:
+        """The library that would be used."""
+        return engine_flavor(self.name)
+
+    def availability(self) -> Availability:
+        """Whether a library, a driver and a GPU are there; if not, what TensorRT itself would need."""
+        found = self.flavor.can_run()
+        return found if found.ok else TENSORRT.can_run()
+
+    def imports(self) -> None:
+        """Import the library."""
+        self.flavor.library()
+
+    def load(self, bundle: Bundle, options: RunOptions) -> Session:
+        """Load the engine that fits the GPU and the batch.
+
+        Raises:
+            MissingDependencyError: the library or a GPU is absent, or the bundle holds no fitting engine.
+            InputError: the engine cannot be read by this version of the library.
+        """
+        self.availability().require(self.name)
+        return TrtSession(
+            self.name,
+            bundle,
+            self.flavor,
+            find_engine(bundle, self.flavor, compute_capability(), options.batch, options.precision),
+        )
+
+
+class TrtRtxRunner(TrtRunner):
+    """TensorRT for RTX, also where TensorRT is installed."""
+
+    name = "trt-rtx"
+
+    def availability(self) -> Availability:
+        """Whether TensorRT for RTX, a driver and a GPU are there."""
+        return RTX.can_run()
+
+
+def find_engine(
+    bundle: Bundle, flavor: Flavor, capability: tuple[int, int], batch: int, precision: EnginePrecision | None = None
+) -> EngineRecord:
+    """The engine for a library, a GPU, a batch size and, if it matters, a precision.
+
+    Of several precisions it is else the bundle's own, and an engine for this very GPU goes before a portable one.
+
+    Raises:
+        MissingDependencyError: there is none; names those there are and how to make one.
+    """
+    records = bundle.engine_records()
+    fitting = [
+        record
+        for record in records
+        if record.runtime == flavor.name
+        and record.runs_on(capability)
+        and record.profile.min <= batch <= record.profile.max
+        and record.precision == (precision or record.precision)
+    ]
+    if not fitting:
+        wanted = f"SM{capability[0]}{capability[1]}"
+        of, option = (f" of {precision}", f" --engine-precision {precision}") if precision else ("", "")
+        present = (
+            ", ".join(f"{record.runtime} {record.capability} {record.precision} batch {record.profile}" for record in records)
+            or "no engine"
+        )
+        raise MissingDependencyError(
+            f"{bundle.folder} has no {flavor.title} engine{of} for {wanted} and batch {batch}; it holds {present}",
+            f"export it again with: vitdeploy export --engine {flavor.name}{option} --batch MIN:OPT:MAX",
+        )
+    own = bundle.manifest.precision
+    return min(fitting, key=lambda record: (record.precision != own, record.capability == PORTABLE))
+
+
+def why_not(library: Any, flavor: Flavor, record: EngineRecord, capability: tuple[int, int], errors: list[str]) -> str:
+    """The likeliest reason why an engine was refused: its version, its GPU, or what the library itself said."""
+    here = f"SM{capability[0]}{capability[1]}"
+    if record.library_version != library.__version__ and not record.version_compatible:
+        return f"it was built by {flavor.title} {record.library_version}, and here is {library.__version__}"
+    if not record.runs_on(capability):
+        return f"it was built for {record.capability}, and the GPU here is {here}"
+    return " ".join((errors or ["no reason given"])[0].split())
+
+
+class TrtSession(Session):
+    """A deserialised engine, its execution context, and device buffers for the profile's largest batch."""
+
+    def __init__(self, runner: str, bundle: Bundle, flavor: Flavor, record: EngineRecord) -> None:
+        super().__init__(runner, bundle)
+        self._record = record
+        self._library = flavor.library()
+        self._log, errors = error_log(self._library)
+        self._runtime = self._library.Runtime(self._log)
+        self._engine = self._runtime.deserialize_cuda_engine((bundle.folder / record.file).read_bytes())
+        if self._engine is None:
+            raise InputError(
+                f"{record.file} cannot be loaded: {why_not(self._library, flavor, record, compute_capability(), errors)}",
+                f"export it again here with: vitdeploy export --engine {flavor.name}",
+            )
+        self._context = self._engine.create_execution_context()
+        self.stream = Stream()
+        manifest = bundle.manifest
+        self._input, self._classes = manifest.input.name, len(manifest.labels)
+        self._images = self.stream.allocate(record.profile.max * math.prod(map(int, self._shape)) * self._dtype.itemsize)
+        self._logits = self.stream.allocate(record.profile.max * self._classes * np.dtype(np.float32).itemsize)
+        self._context.set_tensor_address(self._input, self._images)
+        self._context.set_tensor_address(manifest.output.name, self._logits)
+
+    def _infer(self, images: Images) -> Logits:
+        self.place(images)
+        self.enqueue()
+        return self.stream.download(self._logits, (len(images), self._classes))
+
+    def place(self, images: Images) -> None:
+        """Enqueue the copy of a batch to the device, where it stays.
+
+        Raises:
+            InputError: the batch is outside the engine's profile.
+        """
+        profile = self._record.profile
+        if not profile.min <= len(images) <= profile.max:
+            hint = "export it again with a wider --batch MIN:OPT:MAX"
+            raise InputError(
+                f"{self.runner}: the engine takes batches of {profile.min} to {profile.max}, got {len(images)}", hint
+            )
+        self._context.set_input_shape(self._input, images.shape)
+        self.stream.upload(np.ascontiguousarray(images), self._images)
+
+    def enqueue(self) -> None:
+        """Enqueue one inference on what `place` left on the device.
+
+        Raises:
+            MissingDependencyError: the library refused it.
+        """
+        if not self._context.execute_async_v3(self.stream.handle):
+            hint = "see nvidia-smi for the GPU's state and free memory"
+            raise MissingDependencyError(f"{self.runner}: the engine could not be enqueued", hint)
+
+    def facts(self) -> dict[str, Any]:
+        """The library, the engine, what its layers became, and its memory."""
+        fusion = layer_report(self._library, self._engine)
+        return {
+            "version": self._library.__version__,
+            "device": "cuda:0",
+            "precision": self._record.precision,
+            "threads": 1,
+            "library": self._record.runtime,
+            "engine": self._record.file,
+            "engine_layers": self._engine.num_layers,
+            "fused_attention": fusion and fusion.fused_attentions,
+            "layer_formats": fusion and fusion.formats,
+            "activation_memory_mb": self._engine.device_memory_size_v2 / 2**20,
+            "io": "pageable host arrays, copies inside run()",
+        }
+
+    def close(self) -> None:
+        """Free the context, the engine and the device memory."""
+        del self._context, self._engine
+        self.stream.close()

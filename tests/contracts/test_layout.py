@@ -1,0 +1,116 @@
+"""The rooms and who may import whom; the packaging; the start-up time's cause."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import export
+import runtime
+import vitnla
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("vitnla", "export", "runtime")
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module or "")
+    return found
+
+
+def offenders(room: str, allowed: tuple[str, ...]) -> list[str]:
+    """Imports of a room from another room that are not allowed."""
+    return [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in (ROOT / room).rglob("*.py")
+        for name in imports(path)
+        if name.split(".")[0] in ROOMS and not name.startswith(allowed)
+    ]
+
+
+def test_vitnla_knows_nothing_of_export_and_runtime() -> None:
+    assert offenders("vitnla", ("vitnla",)) == []
+
+
+def test_runtime_knows_only_the_foundations() -> None:
+    assert offenders("runtime", ("runtime", "vitnla.common")) == []
+
+
+EXPORT_FLOORS = (
+    ("graph",), ("precision", "engine"), ("bundle", "latency"), ("from_onnx", "pipeline", "torch_runners", "layer_parity"),
+    ("compare", "batch", "serve", "study"), ("tune",), ("cli",),
+)  # fmt: skip
+"""The sub-rooms of `export`, lowest first: each imports its own floor and those below."""
+
+
+def test_no_arrow_of_export_runs_up() -> None:
+    floor = {room: level for level, rooms in enumerate(EXPORT_FLOORS) for room in rooms}
+    known = {path.stem for path in (ROOT / "export").iterdir() if path.is_dir() or path.suffix == ".py"} - {
+        "__init__",
+        "__pycache__",
+    }
+    assert known == set(floor)
+    upward = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in (ROOT / "export").rglob("*.py")
+        if (own := path.relative_to(ROOT / "export").with_suffix("").parts[0]) != "__init__"
+        for name in imports(path)
+        if name.startswith("export.") and floor[name.split(".")[1]] > floor[own]
+    ]
+    assert upward == [], "\n".join(upward)
+
+
+def test_foundations_data_and_algebra_need_no_torch() -> None:
+    for folder in ("vitnla/common", "vitnla/data", "vitnla/allocation"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert not [name for name in imports(path) if name.split(".")[0] in {"torch", "onnx", "onnxruntime"}], path
+
+
+def test_the_path_of_an_onnx_file_names_no_torch() -> None:
+    for path in (ROOT / "export/from_onnx").rglob("*.py"):
+        assert not [name for name in imports(path) if name.split(".")[0] == "torch"], path
+
+
+@pytest.mark.parametrize("package", [vitnla, export, runtime])
+def test_packages_are_the_folders_of_this_checkout(package: object) -> None:
+    assert Path(str(package.__file__)).parent.parent == ROOT  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import runtime.bundle.schema, runtime.results.schema, runtime.runners.registry, runtime.bench.run",
+        "import export.cli.main",
+    ],
+)
+def test_start_up_loads_nothing_heavy(statement: str) -> None:
+    heavy = "{'torch', 'onnx', 'onnxruntime', 'openvino', 'tensorrt', 'plotly'}"
+    code = f"{statement}\nimport sys\nprint(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_no_module_shadows_a_library() -> None:
+    names = {path.name for room in ROOMS for path in (ROOT / room).rglob("*.py")}
+    assert not names & {"onnx.py", "torch.py", "tensorrt.py", "openvino.py", "onnxruntime.py"}
+
+
+def test_no_file_has_outgrown_its_job() -> None:
+    long = {
+        str(path): count
+        for room in ROOMS
+        for path in (ROOT / room).rglob("*.py")
+        if (count := len(path.read_text().splitlines())) > 400
+    }
+    assert long == {}

@@ -1,0 +1,1 @@
+"""`auto`: a choice of decompositions per layer under one budget."""

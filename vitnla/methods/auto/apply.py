@@ -1,0 +1,166 @@
+"""All decompositions that pay, chosen layer by layer under one budget by what they do to the whole model's predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from vitnla.allocation import budget, least_loss
+from vitnla.allocation.latency_model import LatencyModel
+from vitnla.calibration.block_sensitivity import Probe
+from vitnla.calibration.statistics import Statistics
+from vitnla.common.errors import InputError
+from vitnla.common.schema import Record
+from vitnla.methods.budget_settings import with_default_target
+from vitnla.methods.parts.block_curves import WIDTHS, BlockCurves
+from vitnla.methods.parts.candidates import Candidate, both, frontier, middle, scaled
+from vitnla.methods.parts.model_edit import changed_block
+from vitnla.methods.parts.narrowed import narrowed_model
+from vitnla.methods.parts.refit import DAMPING, refit
+from vitnla.methods.parts.requirements import require_statistics
+from vitnla.methods.registry import METHODS, Decomposition, Method
+from vitnla.model.config import LINEARS, BlockConfig, ViTConfig
+from vitnla.model.vit import VisionTransformer
+
+DEFAULT_TARGET = 0.55
+
+
+class AutoConfig(Record):
+    """How far to cut, by `target_macs` (0.55 where neither is given) or `target_latency`, and how carefully to choose."""
+
+    target_macs: Annotated[float, Field(gt=0, le=1)] | None = None
+    """MACs of the encoder's linears to keep."""
+    target_latency: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Predicted time of the encoder's linears, attentions and activations to keep; norms and residuals are not in it."""
+    latency_model: LatencyModel | None = None
+    """What predicts it; `vitdeploy export` measures it where none is given."""
+    width_multiple: Annotated[int, Field(ge=1)] = 8
+    """Ranks and widths of heads are multiples of this, and those of MLPs of four times this, which GEMM kernels run best at."""
+    probe_images: Annotated[int, Field(ge=1)] = 64
+    """Calibration images on which every kind of cut is tried on every block."""
+    refit: bool = True
+    """Whether the last linear of every branch is fitted anew on the compressed model (see `refit`)."""
+    refit_images: Annotated[int, Field(ge=1)] | None = None
+    """Calibration images of that fit, at most; all of them where None. Twice as many take twice as long, and lose less."""
+    damping: Annotated[float, Field(gt=0)] = DAMPING
+    """Of that fit."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default(cls, values: Any) -> Any:
+        return with_default_target(values, ("target_latency",), DEFAULT_TARGET)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.target_macs is not None and self.target_latency is not None:
+            raise InputError("expected one of target_macs and target_latency, got both", "leave out one")
+        return self
+
+
+def apply(model: VisionTransformer, statistics: Statistics | None, config: AutoConfig) -> Decomposition:
+    """Narrower heads (`pca`), narrower MLPs (`cholesky`), low-rank linears (`svd`) or none of these, for every block.
+
+    How the loss of a part grows as it is cut is known from the moments, up to a factor: that of the divergence that this very
+    cut causes in the predictions of the whole model, measured at half its cost on a few calibration images (see `Probe`). The
+    least total loss within the budget, of MACs or of predicted time, is then a multiple-choice knapsack over the attentions and
+    MLPs of all blocks.
+
+    The errors in the rows are those of each cut by itself, before the fit.
+
+    Raises:
+        InputError: there are no calibration images, the model is decomposed already, or the target cannot be attained.
+    """
+    statistics = require_statistics("auto", statistics)
+    samples = statistics.require_samples()
+    curves = [BlockCurves.of(model, block, statistics) for block in range(len(model.config.blocks))]
+    parts = _parts(model, curves, samples.embedded(model, config.probe_images), config.width_multiple)
+    if config.target_latency is not None:
+        parts = _timed(parts, model.config, _require(config.latency_model))
+    chosen = _choose(parts, config)
+    attentions_and_mlps = zip(chosen[::2], chosen[1::2], strict=True)
+    cut = {block: curves[block].at((one + other).sizes) for block, (one, other) in enumerate(attentions_and_mlps)}
+    decomposition = narrowed_model(model, cut)
+    if not config.refit:
+        return decomposition
+    fitted = refit(decomposition.model, model, samples.embedded(model, config.refit_images), damping=config.damping)
+    return Decomposition(fitted, decomposition.layers)
+
+
+def _parts(model: VisionTransformer, curves: Sequence[BlockCurves], tokens: Tensor, multiple: int) -> list[list[Candidate]]:
+    """What can be done with the attention and with the MLP of every block, one after the other (see `_block_parts`)."""
+    probe = Probe(model, tokens)
+    return [part for block, curve in enumerate(curves) for part in _block_parts(model, block, curve, probe, multiple)]
+
+
+def _block_parts(
+    model: VisionTransformer, block: int, curves: BlockCurves, probe: Probe, multiple: int
+) -> tuple[list[Candidate], list[Candidate]]:
+    """What can be done with a block's attention, and with its MLP: costs in MACs, losses in nats of divergence."""
+
+    def measured(name: str) -> list[Candidate]:
+        candidates = curves.candidates(name, multiple)
+        tried = middle(candidates)
+        if tried.loss <= 0:
+            return candidates
+        changed = changed_block(model, block, curves.at(tried.sizes).change)
+        return scaled(candidates, probe.divergence(block, changed) / tried.loss)
+
+    part = {name: measured(name) for name in (*WIDTHS, *LINEARS)}
+    attention = both(part["qk_dim"], part["v_dim"]) + both(part["qkv"], part["proj"])
+    return attention, part["mlp_dim"] + both(part["fc1"], part["fc2"])
+
+
+def _timed(parts: Sequence[Sequence[Candidate]], shape: ViTConfig, latency: LatencyModel) -> list[list[Candidate]]:
+    """The attention and the MLP of every block with costs in nanoseconds."""
+
+    def nanoseconds(index: int, candidate: Candidate) -> int:
+        block = _resized(shape.blocks[index // 2], candidate.sizes)
+        predict = latency.mlp_ns if index % 2 else latency.attention_ns
+        return round(predict(block, shape.dim, shape.tokens))
+
+    return [[replace(one, cost=nanoseconds(index, one)) for one in part] for index, part in enumerate(parts)]
+
+
+def _resized(block: BlockConfig, sizes: Mapping[str, int]) -> BlockConfig:
+    widths = {name: size for name, size in sizes.items() if name in WIDTHS}
+    ranks = {name: size for name, size in sizes.items() if name not in WIDTHS}
+    return block.model_copy(update={**widths, "ranks": block.ranks.model_copy(update=ranks)})
+
+
+def _choose(parts: Sequence[Sequence[Candidate]], config: AutoConfig) -> list[Candidate]:
+    """The least total loss that the target allows."""
+    target = config.target_macs if config.target_latency is None else config.target_latency
+    assert target is not None  # for the type checker: the config fills it in
+    uncut = sum(next(candidate.cost for candidate in part if not candidate.sizes) for part in parts)
+    groups = [frontier(part) for part in parts]
+    allowed = budget(
+        uncut, sum(group[0].cost for group in groups), target, "MACs" if config.target_latency is None else "latency"
+    )
+    return [group[pick] for group, pick in zip(groups, least_loss(groups, allowed), strict=True)]
+
+
+def _require(latency: LatencyModel | None) -> LatencyModel:
+    if latency is None:
+        hint = (
+            "give latency_model, such as export.latency.measure.measure_latency returns; vitdeploy export measures it by itself"
+        )
+        raise InputError("auto: target_latency needs a latency model, got none", hint)
+    return latency
+
+
+METHODS.add(
+    "auto",
+    Method(
+        "auto",
+        "deployable",
+        "pca, cholesky and svd, chosen per layer",
+        AutoConfig,
+        apply,
+        lambda config: True,
+        lambda config: config.target_latency is not None and config.latency_model is None,
+    ),
+)

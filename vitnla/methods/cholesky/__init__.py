@@ -1,0 +1,1 @@
+"""`cholesky`: narrower MLPs by pivoted Cholesky."""

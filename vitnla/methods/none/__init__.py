@@ -1,0 +1,1 @@
+"""`none`: the dense baseline."""

@@ -1,0 +1,20 @@
+"""The baseline: the model as it was trained."""
+
+from __future__ import annotations
+
+import copy
+
+from vitnla.calibration.statistics import Statistics
+from vitnla.methods.none.config import NONE, NoneConfig
+from vitnla.methods.parts.report_rows import layer_row
+from vitnla.methods.registry import METHODS, Decomposition, Method
+from vitnla.model.vit import VisionTransformer
+
+
+def apply(model: VisionTransformer, statistics: Statistics | None, config: NoneConfig) -> Decomposition:
+    """A copy of the model."""
+    rows = tuple(layer_row(model.config, block, name) for block, name in model.linear_names())
+    return Decomposition(copy.deepcopy(model), rows)
+
+
+METHODS.add(NONE, Method(NONE, "deployable", "The dense model, unchanged", NoneConfig, apply, lambda config: False))

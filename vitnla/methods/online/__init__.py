@@ -1,0 +1,1 @@
+"""The slide deck's methods, which decompose activations inside `forward`."""

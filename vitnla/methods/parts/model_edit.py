@@ -1,0 +1,135 @@
+"""A new model from an old one, with some linears replaced by narrower or low-rank ones. The old one is never touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitnla.common.errors import InputError
+from vitnla.linalg.torch import Factors
+from vitnla.model.checkpoint import build, fill
+from vitnla.model.config import AttentionKind, BlockConfig, LinearName, Online, ViTConfig
+from vitnla.model.layers import Block
+from vitnla.model.vit import VisionTransformer
+
+Key = tuple[int, LinearName]
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A linear y = W x + b: weight [out, in], bias [out]."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """What takes a dense linear's place: y = U (V x) + bias."""
+
+    factors: Factors
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class BlockChange:
+    """New linears of one block, and the widths and forms that they bring; what is None or not named stays as it was."""
+
+    linears: Mapping[LinearName, Dense | LowRank]
+    qk_dim: int | None = None
+    v_dim: int | None = None
+    mlp_dim: int | None = None
+    attention: AttentionKind | None = None
+    online: Online | None = None
+    parameters: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the new form has beside its linears, by its name in the block, such as `attn.key_scale`."""
+
+    def __or__(self, other: BlockChange) -> BlockChange:
+        """Both changes; where they differ, that of `other`."""
+        parameters = {**self.parameters, **other.parameters}
+        return BlockChange({**self.linears, **other.linears}, **{**self.fields, **other.fields}, parameters=parameters)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The widths and forms that change, by their names in `BlockConfig`."""
+        names = ("qk_dim", "v_dim", "mlp_dim", "attention", "online")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+def dense_linear(model: VisionTransformer, key: Key) -> nn.Linear:
+    """A linear that has not been decomposed yet.
+
+    Raises:
+        InputError: it has.
+    """
+    linear = model.linear(*key)
+    if not isinstance(linear, nn.Linear):
+        hint = "decompose the dense model instead"
+        raise InputError(f"block {key[0]} {key[1]}: expected a dense linear, got a low-rank one", hint)
+    return linear
+
+
+def with_blocks(model: VisionTransformer, changes: Mapping[int, BlockChange]) -> VisionTransformer:
+    """A copy of `model`, in evaluation mode, with the changes to the blocks named in `changes`.
+
+    Raises:
+        InputError: a new weight does not have the shape that the changed widths ask for, or is not finite.
+    """
+    tensors = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    for index, change in changes.items():
+        own = f"blocks.{index}."
+        block = {name.removeprefix(own): tensor for name, tensor in tensors.items() if name.startswith(own)}
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(own)}
+        tensors |= {own + name: tensor for name, tensor in _changed_tensors(block, change).items()}
+    blocks = [_changed(block, changes[index]) if index in changes else block for index, block in enumerate(model.config.blocks)]
+    return build(ViTConfig.model_validate({**dict(model.config), "blocks": blocks}), tensors, "decomposed model")
+
+
+def changed_block(model: VisionTransformer, index: int, change: BlockChange) -> Block:
+    """The block that `with_blocks` would make, without the model around it: for trying many changes.
+
+    Raises:
+        InputError: a new weight does not have the shape that the changed widths ask for, or is not finite.
+    """
+    config = _changed(model.config.blocks[index], change)
+    with torch.device("meta"):
+        block = Block(model.config, config)
+    fill(block, _changed_tensors(model.blocks[index].state_dict(), change), f"decomposed block {index}")
+    return block
+
+
+def with_low_rank(model: VisionTransformer, replacements: Mapping[Key, LowRank]) -> VisionTransformer:
+    """A copy of `model`, in evaluation mode, in which each linear named in `replacements` is low-rank."""
+    blocks = {block for block, _ in replacements}
+    return with_blocks(
+        model, {at: BlockChange({name: new for (block, name), new in replacements.items() if block == at}) for at in blocks}
+    )
+
+
+def _changed_tensors(block: Mapping[str, Tensor], change: BlockChange) -> dict[str, Tensor]:
+    """The tensors of a block after a change, by their names in it."""
+    tensors = dict(block)
+    for name, new in change.linears.items():
+        prefix = f"{'attn' if name in ('qkv', 'proj') else 'mlp'}.{name}."
+        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(prefix)}
+        # A clone, because what is new may be a part of what was.
+        tensors |= {prefix + part: tensor.detach().clone() for part, tensor in _parameters(new)}
+    return tensors | {name: tensor.detach().clone() for name, tensor in change.parameters.items()}
+
+
+def _parameters(new: Dense | LowRank) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(new, Dense):
+        yield from (("weight", new.weight), ("bias", new.bias))
+    else:
+        yield from (("U.weight", new.factors.U), ("V.weight", new.factors.V), ("U.bias", new.bias))
+
+
+def _changed(block: BlockConfig, change: BlockChange) -> BlockConfig:
+    ranks: dict[str, int | None] = {
+        name: new.factors.rank if isinstance(new, LowRank) else None for name, new in change.linears.items()
+    }
+    return block.model_copy(update={**change.fields, "ranks": block.ranks.model_copy(update=ranks)})

@@ -1,0 +1,41 @@
+"""The row that every method reports for every encoder linear."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vitnla.calibration.statistics import LinearStatistics
+from vitnla.common.measures import LayerRow
+from vitnla.linalg.moments import Affine
+from vitnla.linalg.moments import relative_error as moment_error
+from vitnla.linalg.torch.bridge import to_array
+from vitnla.model.config import LinearName, ViTConfig
+from vitnla.model.cost import layer_macs, layer_parameters
+
+
+def layer_row(
+    config: ViTConfig, block: int, name: LinearName, relative_error: float = 0.0, retained_energy: float = 1.0,
+    *, dense: ViTConfig | None = None,
+) -> LayerRow:  # fmt: skip
+    """The row of one linear of the new model's `config`, by default of one that was left as it was.
+
+    `dense` is the config that it was made from, where widths differ from it.
+    """
+    dense = dense or config
+    shape = config.blocks[block].linear_shapes(config.dim)[name]
+    rank = getattr(config.blocks[block].ranks, name)
+    return LayerRow(
+        block=block, linear=name, rank=rank, full_rank=min(shape), macs=layer_macs(config, block, name),
+        parameters=layer_parameters(config, block, name), relative_error=relative_error, retained_energy=retained_energy,
+        shape=shape, dense_shape=dense.blocks[block].linear_shapes(dense.dim)[name],
+    )  # fmt: skip
+
+
+def relative_error(linear: nn.Linear, weight: Tensor, bias: Tensor, moments: LinearStatistics) -> float:
+    """See `vitnla.linalg.moments.relative_error`: of `weight` [out, in] and `bias` [out], float64, in place of `linear`."""
+    return moment_error(affine(linear), Affine(to_array(weight), to_array(bias)), moments.moments)
+
+
+def affine(linear: nn.Linear) -> Affine:
+    """The linear as arrays, without a copy."""
+    return Affine(to_array(linear.weight), to_array(linear.bias))

@@ -1,0 +1,1 @@
+"""`pca`: narrower attention heads."""

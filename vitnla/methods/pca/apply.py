@@ -1,0 +1,104 @@
+"""Narrower attention heads: the principal directions of every head's scores, and of what it writes, from activations.
+
+Queries and keys act only through their products, so per head the least loss of E(qT k)^2 is wanted, with q = W_q x + b_q and
+k = W_k x about its mean: the truncated SVD of [W_q b_q]T W_k, whitened by the moments of [x; 1] and of x. Values act only
+through W_o W_v, so per head the outputs W_o v are truncated to their principal components. The key bias cancels in softmax,
+and the value bias passes into proj's bias, b_o' = b_o + W_o b_v; both exactly.
+
+Sources: `vitnla.linalg.torch.score_basis` for the algebra. Compressing the pairs (W_q, W_k) and (W_v, W_o) head by head against their
+joint outputs is also the way of Lin et al. 2024 (MoDeGPT), who choose columns for the first pair and take an SVD for the other.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from vitnla.allocation import WidthOptions
+from vitnla.calibration.statistics import Statistics
+from vitnla.common.errors import InputError
+from vitnla.common.schema import Record
+from vitnla.methods.budget_settings import Allocation, check_share, widths_within, with_default_target
+from vitnla.methods.parts.narrow_attention import NarrowAttention, narrow_attention
+from vitnla.methods.parts.narrowed import narrowed_model
+from vitnla.methods.parts.requirements import require_statistics
+from vitnla.methods.registry import METHODS, Decomposition, Method
+from vitnla.model.config import ViTConfig
+from vitnla.model.cost import encoder_macs
+from vitnla.model.vit import VisionTransformer
+
+DEFAULT_TARGET_MACS = 0.85
+
+
+class PcaConfig(Record):
+    """How wide the heads become: `qk_dim` and `v_dim` in every block, or what `target_macs` allows (0.85 where none is given).
+
+    `target_macs` is the share of the MACs of all encoder linears, of which attention is usually one third.
+    """
+
+    qk_dim: int | None = Field(default=None, ge=1)
+    """Width of queries and keys per head; null keeps it where `v_dim` is given."""
+    v_dim: int | None = Field(default=None, ge=1)
+    """Width of values per head; null keeps it where `qk_dim` is given."""
+    target_macs: float | None = None
+    allocation: Allocation = "knapsack"
+    """How `target_macs` becomes widths: alike in all blocks, or where they lose least."""
+    width_multiple: int = Field(default=8, ge=1)
+    """Widths chosen by `target_macs` are multiples of this, which GEMM kernels run best at."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_target(cls, values: Any) -> Any:
+        return with_default_target(values, ("qk_dim", "v_dim"), DEFAULT_TARGET_MACS)
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        if self.target_macs is not None and (self.qk_dim is not None or self.v_dim is not None):
+            raise InputError("expected target_macs or widths of heads, got both", "leave out target_macs, or qk_dim and v_dim")
+        check_share("target_macs", self.target_macs)
+        return self
+
+
+def apply(model: VisionTransformer, statistics: Statistics | None, config: PcaConfig) -> Decomposition:
+    """Narrow the heads of every block; the MLPs stay as they are.
+
+    Raises:
+        InputError: there are no statistics, an attention is low-rank or not the standard one, a number is not finite, a width
+            is above that of a head, or the target cannot be attained.
+    """
+    statistics = require_statistics("pca", statistics)
+    blocks = [narrow_attention(model, block, statistics) for block in range(len(model.config.blocks))]
+    widths = _widths(blocks, model.config, config)
+    return narrowed_model(model, {index: block.at(*pair) for index, (block, pair) in enumerate(zip(blocks, widths, strict=True))})
+
+
+def _widths(blocks: list[NarrowAttention], shape: ViTConfig, config: PcaConfig) -> list[tuple[int, int]]:
+    """(qk_dim, v_dim) of every block."""
+    if config.target_macs is None:
+        return [
+            (_given("qk_dim", config.qk_dim, block.qk_dim), _given("v_dim", config.v_dim, block.v_dim)) for block in shape.blocks
+        ]
+    # Rows of q and k, and a row of v with a column of proj: two for every unit of either width.
+    units = [2 * block.heads * shape.dim * shape.tokens for block in shape.blocks]
+    layers = [
+        WidthOptions(unit, losses.numpy())
+        for unit, block in zip(units, blocks, strict=True)
+        for losses in (block.qk_losses, block.v_losses)
+    ]
+    widths = widths_within(layers, encoder_macs(shape, shape).dense, config.target_macs, config.allocation, config.width_multiple)
+    return list(zip(widths[::2], widths[1::2], strict=True))
+
+
+def _given(name: str, width: int | None, full: int) -> int:
+    if width is not None and width > full:
+        raise InputError(f"{name}: expected at most {full}, the width of a head, got {width}", "choose a smaller one")
+    return full if width is None else width
+
+
+METHODS.add(
+    "pca",
+    Method(
+        "pca", "deployable", "Narrower heads: principal directions of scores and values", PcaConfig, apply, lambda config: True
+    ),
+)

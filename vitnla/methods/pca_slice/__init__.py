@@ -1,0 +1,1 @@
+"""`pca-slice`: a narrower residual stream."""

@@ -1,0 +1,49 @@
+"""What a method is, and the one registry of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from vitnla.calibration.statistics import Statistics
+from vitnla.common.measures import LayerRow
+from vitnla.common.registry import Registry
+from vitnla.common.schema import Record
+from vitnla.methods.settings import filled
+from vitnla.model.vit import VisionTransformer
+
+Kind = Literal["online", "deployable", "trained"]
+C = TypeVar("C", bound=Record)
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """A new model (the one given is never changed), and a row for every encoder linear, in `linear_names()` order."""
+
+    model: VisionTransformer
+    layers: tuple[LayerRow, ...]
+
+
+@dataclass(frozen=True)
+class Method(Generic[C]):
+    """A named decomposition: its frozen config type and the function that applies it."""
+
+    name: str
+    kind: Kind
+    summary: str
+    config: type[C]
+    apply: Callable[[VisionTransformer, Statistics | None, C], Decomposition]
+    needs_statistics: Callable[[C], bool]
+    """Whether `apply` with this config reads calibration statistics (else they may be None)."""
+    lacks_latency: Callable[[C], bool] = lambda config: False
+    """Whether this config has a `latency_model` to be filled in by a measurement before `apply`."""
+
+
+METHODS: Registry[Method[Any]] = Registry("method")
+
+
+def make_config(method: Method[Any], settings: Mapping[str, Any]) -> Record:
+    """A method's config from the settings that were given, see `vitnla.methods.settings.filled`."""
+    config: Record = filled(method.name, method.config, settings)
+    return config

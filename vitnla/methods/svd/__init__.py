@@ -1,0 +1,1 @@
+"""`svd`: low-rank linears."""

@@ -1,0 +1,1 @@
+"""`symmetric`: one projection for queries and keys."""

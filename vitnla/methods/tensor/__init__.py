@@ -1,0 +1,1 @@
+"""`tensor`: a Tucker decomposition of stacked attention heads."""

@@ -1,0 +1,1 @@
+"""Models in the transformers folder format, read without transformers: one module per family."""
