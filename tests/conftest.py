@@ -158,7 +158,7 @@ def fake_runners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: fake-runners\nVersion: 1.0\n")
     lines = [f"{name.lower()} = fake_runners:{name}" for name in names]
     (package / "entry_points.txt").write_text("\n".join(["[vitdeploy.runners]", *lines, ""]))
-    for folder in (Path(__file__).parent, package.parent):
+    for folder in (Path(fakes.__file__).parent, package.parent):
         monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package.parent), str(Path(__file__).parent)]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package.parent), str(Path(fakes.__file__).parent)]))
     return [name.lower() for name in names]

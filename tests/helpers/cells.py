@@ -5,6 +5,15 @@ from __future__ import annotations
 from runtime.results.schema import Cell
 
 
+def bare_cell(**changes: object) -> Cell:
+    """A cell with the required fields only."""
+    fields = {
+        "run": "r", "created": "now", "command": "c", "bundle": "svd", "bundle_path": "p", "method": "svd", "runtime": "ort",
+        "precision": "fp32", "batch": 1, "scenario": "single-stream",
+    }  # fmt: skip
+    return Cell.model_validate({**fields, **changes})
+
+
 def cell(bundle: str, rate: float, top1: float, **changes: object) -> Cell:
     """A measured cell; `dense` is the dense bundle, every other one is decomposed."""
     fields = {

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from later_images import later_images
-from tests.test_vitnla_data import idx_bytes
 
+from tests.helpers.idx import idx_bytes
 from vitnla.common.errors import InputError
 from vitnla.data.formats import fashion_mnist
 from vitnla.data.load import load_data

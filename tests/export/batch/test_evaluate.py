@@ -7,7 +7,6 @@ import signal
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -19,6 +18,7 @@ from runtime.process.child import Child
 from runtime.runners.base import RunOptions
 from runtime.runners.registry import runner
 from tests.helpers.bundles import copy_bundle
+from tests.helpers.evaluations import quiet, rows
 from tests.helpers.images import BAD, GOOD, write_images
 from vitnla.common.errors import InputError
 from vitnla.data.image_files import ImageFiles
@@ -46,15 +46,6 @@ def request(bundle: Bundle, data: Path, output: Path, **changes: object) -> Eval
         "replace": False,
     }  # fmt: skip
     return EvaluationRequest(**{**values, **changes})  # type: ignore[arg-type]
-
-
-def quiet(done: float, total: float, item: str) -> None:
-    """A progress bar that nobody looks at."""
-
-
-def rows(output: Path) -> list[dict[str, object]]:
-    """Every row of every part, in order."""
-    return [row for path in sorted((output / "parts").iterdir()) for row in pq.read_table(path).to_pylist()]
 
 
 def kill_one(monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.test_evaluate import quiet, rows
 
 from export.batch.evaluate import EvaluationRequest, evaluate
 from runtime.bench.plan import Target
 from runtime.bundle.schema import Bundle
+from tests.helpers.evaluations import quiet, rows
 
 ray = pytest.importorskip("ray", reason="ray is not installed: pip install vitdeploy[cluster]")
 pytestmark = pytest.mark.slow

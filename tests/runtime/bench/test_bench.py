@@ -9,24 +9,20 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from tests.test_runtime_results import cell
 
 from runtime.bench.cells import choose_baseline
-from runtime.bench.plan import BenchPlan, Target, scenario_named
+from runtime.bench.plan import scenario_named
 from runtime.bench.run import run_bench
 from runtime.bundle.schema import Bundle
 from runtime.results.schema import append_cells, read_cells
 from runtime.runners.base import Images
+from tests.helpers.bench_plans import plan
 from tests.helpers.bundles import agreeing_evaluation, copy_bundle
+from tests.helpers.cells import bare_cell as cell
 from vitnla.common.errors import InputError, MissingDependencyError
 from vitnla.data.dataset import Dataset
 
 MEMORY = {"greedy": "Unable to allocate", "killed": "SIGKILL: nobody here sent it, so the system was probably out of memory"}
-
-
-def plan(*bundles: Bundle, runtimes: tuple[str, ...] = ("quick",), batches: tuple[int, ...] = (2,)) -> BenchPlan:
-    targets = tuple(Target(name) for name in runtimes)
-    return BenchPlan(bundles, targets, batches, threads=1, seconds=0.03, min_count=6, rounds=3, timeout_s=20)
 
 
 def test_cells_are_whole_and_survive_a_file(

@@ -6,16 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime.results.schema import Cell, Latency, Ratio, append_cells, read_cells
+from runtime.results.schema import Latency, Ratio, append_cells, read_cells
+from tests.helpers.cells import bare_cell as cell
 from vitnla.common.errors import InputError
-
-
-def cell(**changes: object) -> Cell:
-    fields = {
-        "run": "r", "created": "now", "command": "c", "bundle": "svd", "bundle_path": "p", "method": "svd", "runtime": "ort",
-        "precision": "fp32", "batch": 1, "scenario": "single-stream",
-    }  # fmt: skip
-    return Cell.model_validate({**fields, **changes})
 
 
 def test_appended_cells_are_read_back(tmp_path: Path) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from tests.helpers.idx import idx_bytes
 from vitnla.common.errors import InputError
 from vitnla.data.dataset import Dataset, Split
 from vitnla.data.demo import load_demo
@@ -17,10 +16,6 @@ from vitnla.data.formats import fashion_mnist
 from vitnla.data.formats.idx import read_idx
 from vitnla.data.load import load_data
 from vitnla.data.preprocessing import Preprocessing
-
-
-def idx_bytes(array: NDArray[np.uint8]) -> bytes:
-    return b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
 
 @pytest.fixture
