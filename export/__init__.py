@@ -1,4 +1,7 @@
-"""From a canonical model to a bundle: trace, simplify, check, verify, compile. docs/api.md describes what can be imported from here."""
+"""From a decomposed model to a verified bundle, and what is built on it: tune, compare, serve, the command line.
+
+docs/api.md describes what can be imported from here.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from export.bundle.from_model import export_bundle
     from export.bundle.plan import ExportOptions
-    from export.bundle.writer import export_bundle
 
-_HOMES = {"ExportOptions": "export.bundle.plan", "export_bundle": "export.bundle.writer"}
+_HOMES = {"ExportOptions": "export.bundle.plan", "export_bundle": "export.bundle.from_model"}
 __all__ = ["ExportOptions", "export_bundle"]
 
 

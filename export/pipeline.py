@@ -1,27 +1,30 @@
-"""What `vitdeploy export` does, from the words typed to the written bundle."""
+"""The pipeline of `vitdeploy export`: from the request as it was typed to the written bundle."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from export.bundle.plan import ExportOptions, check_export
+from vitnla.decomposition import DecomposedModel, OnStep, decompose
+
+from export.bundle.from_model import write_model_bundle
+from export.bundle.plan import ExportOptions, ExportPlan, plan_export
 from export.bundle.steps import default_name
-from export.bundle.writer import export_bundle
 from export.latency.measure import cached_latency
 from export.latency.target import DEFAULT_TARGET, LatencyTarget
+from export.precision.request import Lowering
 from runtime.bundle.schema import Bundle
 from runtime.machine.facts import usable_cores
 from vitnla.allocation.latency_model import LatencyModel
-from vitnla.calibration.cache import cached_statistics
-from vitnla.calibration.statistics import Statistics
-from vitnla.data.dataset import Dataset
+from vitnla.common.schema import Record
 from vitnla.data.load import load_data
 from vitnla.methods import METHODS
 from vitnla.methods.none.config import NONE
 from vitnla.methods.registry import Decomposition, make_config
+from vitnla.model.config import ViTConfig
 from vitnla.sources.description import Origin
 from vitnla.sources.load import load_dense, load_model
 from vitnla.sources.source_model import SourceModel
@@ -50,7 +53,7 @@ class ExportRequest:
     """Where it is taken."""
 
 
-def export_model(request: ExportRequest, on_step: Callable[[str], None]) -> Bundle:
+def export_model(request: ExportRequest, on_step: OnStep) -> Bundle:
     """Load, calibrate, decompose, and write a bundle. By method `none`, a model that was decomposed before stays as it is.
 
     Raises:
@@ -58,56 +61,43 @@ def export_model(request: ExportRequest, on_step: Callable[[str], None]) -> Bund
     """
     method = METHODS[request.method]
     config = make_config(method, request.settings)
+    lowering = request.options.lowering()
     if method.lacks_latency(config):
         request.latency_target.require()
     source = load_model(request.model)
     if source.origin is not None and method.name == NONE:
-        return _export_as_it_is(request, source, source.origin, on_step)
-    destination = request.output or Path("artifacts") / default_name(
-        request.model, method.name, config, request.options.lowering()
-    )
-    on_step(f"loading data {request.data}")
-    data = load_data(request.data)
-    check_export(source, data, request.options, destination)
-    statistics = _calibrate(source, data, request.calibration_images, on_step) if method.needs_statistics(config) else None
-    if method.lacks_latency(config):
-        config = config.model_copy(update={"latency_model": _time_operators(source, request, on_step)})
-    on_step(f"decomposing by {method.name}")
-    decomposition = method.apply(source.model, statistics, config)
-    return export_bundle(
-        source, decomposition, method=method.name, method_config=config.model_dump(mode="json"), data=data,
-        destination=destination, options=request.options, command=request.command, on_step=on_step,
+        return _export_as_it_is(request, source, source.origin, lowering, on_step)
+    plan = _plan(request, source, method.name, config, lowering, on_step)
+    decomposed = decompose(
+        source, config, plan.data, method=method.name, calibration_images=request.calibration_images,
+        measure_latency=partial(_time_operators, request, on_step), on_step=on_step,
     )  # fmt: skip
+    return write_model_bundle(decomposed, plan, request.command, on_step)
 
 
-def _export_as_it_is(request: ExportRequest, stored: SourceModel, origin: Origin, on_step: Callable[[str], None]) -> Bundle:
-    """Export a model that was decomposed, and perhaps distilled, before: its costs and answers stay relative to the dense one."""
+def _export_as_it_is(request: ExportRequest, stored: SourceModel, origin: Origin, lowering: Lowering, on_step: OnStep) -> Bundle:
+    """Export a model that was decomposed, and perhaps distilled, before: its costs and predictions stay relative to the dense one."""
     method = METHODS[origin.method]
     config = make_config(method, origin.method_config)
-    name = default_name(request.model, method.name, config, request.options.lowering())
     dense = load_dense(origin)
+    plan = _plan(request, dense, method.name, config, lowering, on_step)
+    decomposition = Decomposition(stored.model, origin.layers)
+    decomposed = DecomposedModel(dense, decomposition, method.name, config, plan.data, origin.distillation)
+    return write_model_bundle(decomposed, plan, request.command, on_step)
+
+
+def _plan(
+    request: ExportRequest, source: SourceModel, method: str, config: Record, lowering: Lowering, on_step: OnStep
+) -> ExportPlan:
+    destination = request.output or Path("artifacts") / default_name(request.model, method, config, lowering)
     on_step(f"loading data {request.data}")
-    return export_bundle(
-        dense, Decomposition(stored.model, origin.layers), method=method.name, method_config=origin.method_config,
-        data=load_data(request.data), destination=request.output or Path("artifacts") / name, options=request.options,
-        command=request.command, distillation=origin.distillation, on_step=on_step,
-    )  # fmt: skip
+    return plan_export(source, load_data(request.data), request.options, destination, lowering)
 
 
-def _time_operators(source: SourceModel, request: ExportRequest, on_step: Callable[[str], None]) -> LatencyModel:
+def _time_operators(request: ExportRequest, on_step: OnStep, config: ViTConfig) -> LatencyModel:
     target = request.latency_target
 
     def progress(done: int, total: int) -> None:
         on_step(f"timing operators on {target.label}, round {done} of {total}")
 
-    threads = request.latency_threads or usable_cores()
-    return cached_latency(source.model.config, target, request.latency_batch, threads, progress)
-
-
-def _calibrate(source: SourceModel, data: Dataset, count: int | None, on_step: Callable[[str], None]) -> Statistics:
-    split = data.split("calibration").head(count)
-
-    def progress(done: int, total: int) -> None:
-        on_step(f"calibrating on {done} of {total} images")
-
-    return cached_statistics(source.model, split, source.preprocessing, on_progress=progress)
+    return cached_latency(config, target, request.latency_batch, request.latency_threads or usable_cores(), progress)

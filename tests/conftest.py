@@ -12,12 +12,11 @@ import onnx
 import pytest
 import torch
 
-import export.bundle.writer
-from export.bundle.plan import ExportOptions
-from export.bundle.writer import export_bundle
+import export.bundle.from_model
 from export.graph.preprocessing import Embedding
 from runtime.bundle.schema import Bundle
 from tests.helpers import fake_runners as fakes
+from tests.helpers.exports import export_decomposition
 from vitnla.data.dataset import Dataset, Split
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.methods import METHODS, Decomposition
@@ -105,17 +104,12 @@ def tiny_low_rank(tiny_config: ViTConfig) -> Decomposition:
 def tiny_bundle(tiny_source: SourceModel, tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The dense tiny model, exported."""
     method = METHODS["none"]
-    return export_bundle(
-        tiny_source, method.apply(tiny_source.model, None, method.config()), method="none", method_config={}, data=tiny_data,
-        destination=tmp_path_factory.mktemp("exported") / "tiny-none", options=ExportOptions(), command="test",
-    )  # fmt: skip
+    dense = method.apply(tiny_source.model, None, method.config())
+    return export_decomposition(tiny_source, dense, tiny_data, tmp_path_factory.mktemp("exported") / "tiny-none", "none")
 
 
 def _low_rank_bundle(source: SourceModel, model: Decomposition, data: Dataset, folder: Path, precision: str) -> Bundle:
-    return export_bundle(
-        source, model, method="svd", method_config={"rank": 4}, data=data, destination=folder,
-        options=ExportOptions(precision=precision), command="test",
-    )  # fmt: skip
+    return export_decomposition(source, model, data, folder, precision=precision)
 
 
 @pytest.fixture(scope="session")
@@ -133,12 +127,11 @@ def tiny_pixel_bundle(
     """The dense tiny model: pixels of 20 x 12 in, probabilities out. Its trace is already known."""
     method, graph = METHODS["none"], onnx.load(tiny_bundle.model_path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export.bundle.writer, "trace", lambda model, opset: graph)
-        return export_bundle(
-            tiny_source, method.apply(tiny_source.model, None, method.config()), method="none", method_config={}, data=tiny_data,
-            destination=tmp_path_factory.mktemp("exported") / "tiny-pixels", command="test",
-            options=ExportOptions(embedding=Embedding((20, 12), "probabilities")),
-        )  # fmt: skip
+        patch.setattr(export.bundle.from_model, "trace", lambda model, opset: graph)
+        dense = method.apply(tiny_source.model, None, method.config())
+        folder = tmp_path_factory.mktemp("exported") / "tiny-pixels"
+        embedding = Embedding((20, 12), "probabilities")
+        return export_decomposition(tiny_source, dense, tiny_data, folder, "none", embedding=embedding)
 
 
 @pytest.fixture(scope="session")

@@ -13,22 +13,70 @@ if TYPE_CHECKING:
     from vitnla.data.dataset import Dataset, Split
     from vitnla.data.load import load_data
     from vitnla.data.preprocessing import Preprocessing
+    from vitnla.decomposition import DecomposedModel, decompose
     from vitnla.methods import METHODS
+    from vitnla.methods.auto.apply import AutoConfig
+    from vitnla.methods.cholesky.config import CholeskyConfig
+    from vitnla.methods.none.config import NoneConfig
+    from vitnla.methods.pca.apply import PcaConfig
+    from vitnla.methods.pca_slice.apply import PcaSliceConfig
+    from vitnla.methods.svd.config import SvdConfig
+    from vitnla.methods.symmetric.apply import SymmetricConfig
+    from vitnla.methods.tensor.apply import TensorConfig
     from vitnla.model import VisionTransformer, ViTConfig, load_checkpoint, save_checkpoint
     from vitnla.sources.from_module import from_module
     from vitnla.sources.load import load_model
     from vitnla.sources.source_model import SourceModel
 
 _HOMES = {
-    "METHODS": "vitnla.methods", "Dataset": "vitnla.data.dataset", "Preprocessing": "vitnla.data.preprocessing",
-    "SourceModel": "vitnla.sources.source_model", "Split": "vitnla.data.dataset", "ViTConfig": "vitnla.model",
-    "VisionTransformer": "vitnla.model", "cached_statistics": "vitnla.calibration.cache", "from_module": "vitnla.sources.from_module",
-    "load_checkpoint": "vitnla.model", "load_data": "vitnla.data.load", "load_model": "vitnla.sources.load",
+    "AutoConfig": "vitnla.methods.auto.apply",
+    "CholeskyConfig": "vitnla.methods.cholesky.config",
+    "Dataset": "vitnla.data.dataset",
+    "DecomposedModel": "vitnla.decomposition",
+    "METHODS": "vitnla.methods",
+    "NoneConfig": "vitnla.methods.none.config",
+    "PcaConfig": "vitnla.methods.pca.apply",
+    "PcaSliceConfig": "vitnla.methods.pca_slice.apply",
+    "Preprocessing": "vitnla.data.preprocessing",
+    "SourceModel": "vitnla.sources.source_model",
+    "Split": "vitnla.data.dataset",
+    "SvdConfig": "vitnla.methods.svd.config",
+    "SymmetricConfig": "vitnla.methods.symmetric.apply",
+    "TensorConfig": "vitnla.methods.tensor.apply",
+    "ViTConfig": "vitnla.model",
+    "VisionTransformer": "vitnla.model",
+    "cached_statistics": "vitnla.calibration.cache",
+    "decompose": "vitnla.decomposition",
+    "from_module": "vitnla.sources.from_module",
+    "load_checkpoint": "vitnla.model",
+    "load_data": "vitnla.data.load",
+    "load_model": "vitnla.sources.load",
     "save_checkpoint": "vitnla.model",
-}  # fmt: skip
+}
 __all__ = [
-    "METHODS", "Dataset", "Preprocessing", "SourceModel", "Split", "ViTConfig", "VisionTransformer", "cached_statistics",
-    "from_module", "load_checkpoint", "load_data", "load_model", "save_checkpoint",
+    "METHODS",
+    "AutoConfig",
+    "CholeskyConfig",
+    "Dataset",
+    "DecomposedModel",
+    "NoneConfig",
+    "PcaConfig",
+    "PcaSliceConfig",
+    "Preprocessing",
+    "SourceModel",
+    "Split",
+    "SvdConfig",
+    "SymmetricConfig",
+    "TensorConfig",
+    "ViTConfig",
+    "VisionTransformer",
+    "cached_statistics",
+    "decompose",
+    "from_module",
+    "load_checkpoint",
+    "load_data",
+    "load_model",
+    "save_checkpoint",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Who lost what: the change of the answers from one step of an export to the next."""
+"""Loss attribution: how predictions change from one step of an export to the next."""
 
 from __future__ import annotations
 
@@ -22,29 +22,35 @@ Stage = Literal["preprocessing", "decomposition", "precision", "runtime"]
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Logits [N, classes] of the evaluation images, and who gave them."""
+class Predictions:
+    """Logits [N, classes] of the evaluation images, and a label that says which model gave them."""
 
-    by: str
+    label: str
     logits: Logits
 
     @property
     def classes(self) -> NDArray[np.int64]:
-        """Classes [N]."""
+        """Predicted classes [N]."""
         return np.asarray(self.logits.argmax(axis=1), np.int64)
 
 
-class Journey:
-    """The answers to one split, from the dense source through every step to the model that is deployed."""
+class LossAttribution:
+    """Predictions for one split, from the dense source through every step to the deployed model.
 
-    def __init__(self, prepare: Prepare, split: Split, dense: Answers) -> None:
+    Args:
+        prepare: turns images into the graph's input.
+        split: images and labels to score.
+        dense: predictions of the dense source, in the order of the split.
+    """
+
+    def __init__(self, prepare: Prepare, split: Split, dense: Predictions) -> None:
         self._prepare, self._split = prepare, split
         self.dense = self.last = dense
         self.stages: tuple[LossStage, ...] = ()
 
-    def go(self, stage: Stage, by: str, model: Callable[[Images], Logits], on_progress: Progress) -> None:
-        """Ask the model that this step made, and compare its answers with those before."""
-        after = Answers(by, answer(model, self._prepare, self._split.images, on_progress))
+    def record(self, stage: Stage, label: str, model: Callable[[Images], Logits], on_progress: Progress) -> None:
+        """Evaluate the model that a step made, and record how its predictions differ from those of the step before."""
+        after = Predictions(label, answer(model, self._prepare, self._split.images, on_progress))
         self.stages += (loss_stage(stage, self.last, after, self._split.labels),)
         self.last = after
 
@@ -53,7 +59,7 @@ class Journey:
         return self._split.fingerprint()
 
     def accuracy(self, split: str) -> Accuracy:
-        """Top-1 of the dense source and of the last model, as fractions, and how often the two agree."""
+        """Return top-1 of the dense source and of the last model, as fractions, and the share of images on which they agree."""
         labels, dense, last = self._split.labels, self.dense.classes, self.last.classes
         return Accuracy(
             split=split, fingerprint=self._fingerprint, images=len(labels), dense_top1=float((dense == labels).mean()),
@@ -61,13 +67,13 @@ class Journey:
         )  # fmt: skip
 
 
-def loss_stage(stage: Stage, before: Answers, after: Answers, labels: NDArray[np.int64]) -> LossStage:
-    """Compare two answers to the same images with labels [N]."""
+def loss_stage(stage: Stage, before: Predictions, after: Predictions, labels: NDArray[np.int64]) -> LossStage:
+    """Compare two models' predictions for the same images with labels [N]."""
     right, still_right = before.classes == labels, after.classes == labels
     flipped = before.classes != after.classes
     margins = _margins(before.logits)
     return LossStage(
-        stage=stage, before=before.by, after=after.by, top1=float(still_right.mean()),
+        stage=stage, before=before.label, after=after.label, top1=float(still_right.mean()),
         lost_points=100 * float(right.mean() - still_right.mean()),
         lost=int((right & ~still_right).sum()), gained=int((still_right & ~right).sum()), flips=int(flipped.sum()),
         flip_margin=float(np.median(margins[flipped])) if flipped.any() else None, typical_margin=float(np.median(margins)),
@@ -76,13 +82,13 @@ def loss_stage(stage: Stage, before: Answers, after: Answers, labels: NDArray[np
 
 
 def _margins(logits: Logits) -> NDArray[np.float64]:
-    """Probability of the first class less that of the second, [N]; 1 where there is one class only."""
+    """Return the probability of the first class less that of the second, [N]; 1 where there is one class only."""
     ranked = np.sort(probabilities(logits), axis=1)
     return ranked[:, -1] - (ranked[:, -2] if ranked.shape[1] > 1 else 0.0)
 
 
 def _relative_rms(before: Logits, after: Logits) -> float:
-    """A constant added to all logits of an image changes nothing, so it counts in neither."""
+    """Return the relative RMS difference of two sets of logits, each centred per image: a constant shift changes no prediction."""
 
     def centered(logits: Logits) -> NDArray[np.float64]:
         values = logits.astype(np.float64)

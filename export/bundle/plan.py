@@ -1,4 +1,4 @@
-"""How to export, and what is refused before the long work begins."""
+"""How to export: the options as they are given, and the plan that is made of them before the long work begins."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 from export.bundle.steps import evaluation_split
 from export.engine.build import EnginePlan, plan_engines
 from export.engine.compiler import DEFAULTS, BuildOptions
-from export.graph.preprocessing import Embedding
+from export.graph.inputs import Prepare, preparation
+from export.graph.preprocessing import Embedding, tensor_specs
 from export.graph.trace import DEFAULT_OPSET, check_opset
 from export.precision.request import ASYMMETRIC, FP8_OPSET, PRECISIONS, Lowering, plan_lowering
+from runtime.bundle.schema import TensorSpec
 from vitnla.common.errors import InputError
 from vitnla.common.files import check_free
 from vitnla.data.dataset import Dataset, Split
@@ -63,24 +65,71 @@ class ExportOptions:
         return self.opset or (FP8_OPSET if self.precision == "fp8" else DEFAULT_OPSET)
 
     def lowering(self) -> Lowering:
-        """Raises: InputError, MissingDependencyError: see `plan_lowering`."""
-        runtime = self.runtime or (
-            self.engine if self.engine in PRECISIONS else "ort"
-        )  # unknown engines are plan_engines' to refuse
+        """Resolve precision and runtime.
+
+        Raises:
+            InputError: the runtime does not compute in that precision, or the opset cannot express it.
+            MissingDependencyError: the tool is absent.
+        """
+        runtime = self.runtime or (self.engine if self.engine in PRECISIONS else "ort")  # plan_engines refuses unknown engines
         return plan_lowering(self.precision, runtime, self.graph_opset, self.int8_activations)
 
 
-def check_export(
-    source: SourceModel, data: Dataset, options: ExportOptions, destination: Path
-) -> tuple[Split, EnginePlan | None]:
-    """Refuse, before the long work, what would fail after it; return the images to evaluate on and the engines to compile."""
+@dataclass(frozen=True)
+class ExportPlan:
+    """Everything about an export that is decided before the long work, each decision taken once.
+
+    Args:
+        options: as they were given.
+        data: to verify and score on, and to calibrate lower precisions with.
+        destination: the bundle's folder.
+        lowering: precision of the graph, and the runtime that it is for.
+        opset: of the graph.
+        input: of the graph: name, element type, shape.
+        output: of the graph.
+        prepare: turns images into that input.
+        split: the images that accuracy is measured on.
+        engines: to compile; `None` for none.
+    """
+
+    options: ExportOptions
+    data: Dataset
+    destination: Path
+    lowering: Lowering
+    opset: int
+    input: TensorSpec
+    output: TensorSpec
+    prepare: Prepare
+    split: Split
+    engines: EnginePlan | None
+
+
+def plan_export(
+    source: SourceModel, data: Dataset, options: ExportOptions, destination: Path, lowering: Lowering | None = None
+) -> ExportPlan:
+    """Decide how to export, and refuse before the long work what would fail after it.
+
+    Args:
+        source: the dense model.
+        data: the data set to verify and score on.
+        options: how to export.
+        destination: the bundle's folder.
+        lowering: of `options`, where the caller has resolved it already.
+
+    Raises:
+        InputError: an option cannot be used, the data do not fit the model, or `destination` is taken.
+        MissingDependencyError: the precision or the engine needs a package that is absent.
+    """
     check_opset(options.graph_opset)
-    lowering = options.lowering()
+    lowering = lowering or options.lowering()
     check_free(destination, replace=options.force)
-    split = evaluation_split(data, source.model.config.classes, options.eval_split, options.eval_images)
+    config = source.model.config
+    split = evaluation_split(data, config.classes, options.eval_split, options.eval_images)
     if lowering.calibrates and not len(data.split("calibration")):
         raise InputError(f"{lowering.precision} needs calibration images, and data '{data.name}' has none", "choose other data")
-    plan = plan_engines(
+    engines = plan_engines(
         options.engine, options.capabilities, options.engine_precisions, options.profile, options.precision, options.build
     )
-    return split, plan
+    given, answer = tensor_specs(config, options.embedding)
+    prepare = preparation(source.preprocessing, given)
+    return ExportPlan(options, data, destination, lowering, options.graph_opset, given, answer, prepare, split, engines)

@@ -1,10 +1,8 @@
-"""Steps that every export takes, whatever the model was."""
+"""Steps that every export takes, from a model or from an ONNX file."""
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,6 @@ import numpy as np
 from export.precision.request import Lowering
 from runtime.bundle.schema import Parity
 from vitnla.common.errors import InputError, VerdictError
-from vitnla.common.files import sha256_file
 from vitnla.common.schema import Record
 from vitnla.data.dataset import Dataset, Split
 from vitnla.data.image_files import Images
@@ -63,22 +60,11 @@ def require_parity(parity: Parity, *, allowed: bool, reference: str, hint: str) 
         )
 
 
-def spread(images: Images, count: int) -> Images:
-    """`count` images from the whole length of a split, so that classes stored in order are all met."""
+def evenly_spaced(images: Images, count: int) -> Images:
+    """Return `count` images at even distances over a split; covers the classes of splits that are sorted by class."""
     return images[np.linspace(0, len(images) - 1, count).round().astype(np.int64)]
 
 
 def counter(what: str, on_step: Callable[[str], None]) -> Callable[[int, int], None]:
-    """A progress callback that tells `on_step` how many images are done."""
+    """Return a progress callback that reports the number of images done to `on_step`."""
     return lambda done, total: on_step(f"{what}: {done} of {total} images")
-
-
-def tool_versions(names: Sequence[str]) -> dict[str, str]:
-    """Versions of vitdeploy, Python and the packages named."""
-    versions = {name: version(name) for name in names}
-    return {"vitdeploy": version("vitdeploy"), "python": platform.python_version(), **versions}
-
-
-def file_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder, by its path inside it."""
-    return {file.relative_to(folder).as_posix(): sha256_file(file) for file in sorted(folder.rglob("*")) if file.is_file()}

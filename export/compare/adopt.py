@@ -5,34 +5,21 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
-from export.bundle.loss_attribution import Answers, Journey, Stage
-from export.bundle.steps import REFERENCE_IMAGES, counter, evaluation_split, file_hashes, spread, tool_versions
+from export.bundle.loss_attribution import LossAttribution, Predictions, Stage
+from export.bundle.steps import REFERENCE_IMAGES, counter, evaluation_split, evenly_spaced
+from export.bundle.writer import describe_graph, new_bundle, tool_versions
 from export.from_onnx.session import GraphSession
 from export.from_onnx.source import PREFIX, OnnxSource, read_graph
-from export.graph.inspect import low_rank_pairs, operator_counts
 from export.graph.parity import BATCHES, compare, torch_logits
-from runtime.bundle.schema import (
-    MANIFEST,
-    MODEL,
-    PREDICTIONS,
-    REFERENCE,
-    Bundle,
-    Graph,
-    Manifest,
-    Precision,
-    TensorSpec,
-    open_bundle,
-)
+from runtime.bundle.schema import MODEL, Bundle, Manifest, Precision, TensorSpec, open_bundle
 from runtime.check.parity import TOLERANCES
 from vitnla.common.errors import InputError, VerdictError
-from vitnla.common.files import atomic_folder, write_atomically
 from vitnla.data.dataset import Dataset
 from vitnla.methods import METHODS
 from vitnla.methods.none.config import NONE
@@ -83,10 +70,10 @@ def adopt_graph(wanted: Adoption, source: SourceModel, data: Dataset, on_step: C
     graph = read_graph(f"{PREFIX}{wanted.file}")
     _require_same_images(graph, source)
     split = evaluation_split(data, source.model.config.classes, "test", wanted.eval_images)
-    precision, images = precision_of(graph), source.preprocessing(spread(split.images, REFERENCE_IMAGES))
-    with atomic_folder(wanted.destination, replace=True) as folder:
-        _copy(graph, folder)
-        session = GraphSession(folder / MODEL, graph.batch)
+    precision, images = precision_of(graph), source.preprocessing(evenly_spaced(split.images, REFERENCE_IMAGES))
+    with new_bundle(wanted.destination, replace=True) as writer:
+        _copy(graph, writer.folder)
+        session = GraphSession(writer.model_path, graph.batch)
         _require_same_classes(session, images, source)
         reference = partial(torch_logits, source.model)
         parity = compare(session, reference, images, _batches(graph), TOLERANCES[precision])
@@ -101,33 +88,29 @@ def adopt_graph(wanted: Adoption, source: SourceModel, data: Dataset, on_step: C
                 f"{wanted.file}: expected the logits of {source.spec} within {SAME:.0e} of the largest, got {parity.max_rel:.1e}",
                 "export it from the same weights",
             )
-        np.savez(folder / REFERENCE, images=images, logits=reference(images))
+        writer.write_reference(images, reference(images))
         dense = source_logits(source, split, counter("accuracy of the dense source", on_step))
-        journey = Journey(source.preprocessing, split, Answers("dense, torch fp32", dense))
+        attribution = LossAttribution(source.preprocessing, split, Predictions("dense, torch fp32", dense))
         stage: Stage = "runtime" if precision == "fp32" else "precision"
-        by = f"{wanted.name}, ONNX Runtime {precision}"
-        journey.go(stage, by, session, counter(f"accuracy of {wanted.name}", on_step))
-        np.savez_compressed(folder / PREDICTIONS, dense=dense.argmax(1), exported=journey.last.classes)
-        config, proto = source.model.config, ir.to_proto(graph.model)
+        label = f"{wanted.name}, ONNX Runtime {precision}"
+        attribution.record(stage, label, session, counter(f"accuracy of {wanted.name}", on_step))
+        config = source.model.config
         none = METHODS[NONE]
         batch = graph.batch or "batch"
         manifest = Manifest(
-            name=wanted.name, created=datetime.now(UTC).isoformat(timespec="seconds"), command=wanted.command,
+            name=wanted.name, created=writer.created, command=wanted.command,
             source=source.spec, source_sha256=source.sha256, data=data.name, method=NONE, method_config={},
             model=config.model_dump(mode="json"), layers=none.apply(source.model, None, none.config()).layers,
             macs=encoder_macs(config, config), parameters=encoder_parameters(config, config), precision=precision,
             input=TensorSpec(name=graph.input, dtype="float32", shape=(batch, *images.shape[1:])),
             output=TensorSpec(name=graph.output, dtype="float32", shape=(batch, config.classes)),
             preprocessing=source.preprocessing.model_dump(mode="json"), labels=source.labels,
-            accuracy=journey.accuracy("test"), losses=journey.stages, parity=parity,
+            accuracy=attribution.accuracy("test"), parity=parity,
             precision_error=None if precision == "fp32" else parity.max_rel,
-            graph=Graph(
-                opset=graph.opset, operators=operator_counts(proto), low_rank_pairs=len(low_rank_pairs(proto)),
-                simplifier="none: the file is another tool's, as it stands",
-            ),
-            tools=tool_versions(_TOOLS), files=file_hashes(folder),
+            graph=describe_graph(ir.to_proto(graph.model), graph.opset, "none: the file is another tool's, as it stands"),
+            tools=tool_versions(_TOOLS), files={},
         )  # fmt: skip
-        write_atomically(folder / MANIFEST, manifest.to_json())
+        writer.finish(manifest, attribution, "test")
     return open_bundle(wanted.destination)
 
 

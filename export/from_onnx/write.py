@@ -4,29 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 
-from export.bundle.loss_attribution import Answers, Journey
-from export.bundle.steps import REFERENCE_IMAGES, counter, file_hashes, require_parity, spread, tool_versions
+from export.bundle.loss_attribution import LossAttribution, Predictions
+from export.bundle.steps import REFERENCE_IMAGES, counter, evenly_spaced, require_parity
+from export.bundle.writer import describe_graph, new_bundle, tool_versions
 from export.from_onnx.decompose import GraphDecomposition
 from export.from_onnx.request import OnnxRequest
 from export.from_onnx.session import GraphSession
 from export.from_onnx.source import OnnxSource
 from export.graph.files import save_model
-from export.graph.inspect import low_rank_pairs, operator_counts
 from export.graph.metadata import fields, read_metadata, write_metadata
 from export.graph.parity import BATCHES, answer, compare
 from runtime.bundle.schema import (
-    MANIFEST,
-    MODEL,
-    PREDICTIONS,
-    REFERENCE,
     Bundle,
     Graph,
     Manifest,
@@ -34,7 +28,6 @@ from runtime.bundle.schema import (
     TensorSpec,
     open_bundle,
 )
-from vitnla.common.files import atomic_folder, write_atomically
 from vitnla.common.schema import Record
 from vitnla.data.dataset import Split
 from vitnla.data.preprocessing import Preprocessing
@@ -80,37 +73,36 @@ def write_bundle(
         VerdictError: the written file does not give the reference's logits, or is not valid ONNX.
     """
     source, result, (name, split) = work.source, work.result, data
-    images = work.preprocessing(spread(split.images, REFERENCE_IMAGES))
-    with atomic_folder(destination, replace=request.force) as folder:
+    images = work.preprocessing(evenly_spaced(split.images, REFERENCE_IMAGES))
+    with new_bundle(destination, replace=request.force) as writer:
         on_step("writing the graph")
-        graph = _write_graph(folder / MODEL, work, request.method)
-        exported = GraphSession(folder / MODEL, source.batch)
+        graph = _write_graph(writer.model_path, work, request.method)
+        exported = GraphSession(writer.model_path, source.batch)
         on_step("verifying the logits")
         kind: Reference = "original-onnx" if result.exact else "rewritten-onnx"
         reference = GraphSession(source.model if result.exact else work.model, source.batch, optimised=False)
         parity = compare(exported, reference, images, BATCHES if source.batch is None else (source.batch,))
         allowed = request.allow_parity_failure
         require_parity(parity, allowed=allowed, reference=f"those of the {kind} graph", hint="try another version of onnxruntime")
-        np.savez(folder / REFERENCE, images=images, logits=reference(images))
+        writer.write_reference(images, reference(images))
         original = GraphSession(source.model, source.batch)
         dense = answer(original, work.preprocessing, split.images, counter("accuracy of the original graph", on_step))
-        journey = Journey(work.preprocessing, split, Answers("dense, ONNX Runtime fp32", dense))
-        count = counter("accuracy of the exported file", on_step)
-        journey.go("decomposition", f"{request.method}, ONNX Runtime fp32", exported, count)
-        np.savez_compressed(folder / PREDICTIONS, dense=dense.argmax(1), exported=journey.last.classes)
+        attribution = LossAttribution(work.preprocessing, split, Predictions("dense, ONNX Runtime fp32", dense))
+        progress = counter("accuracy of the exported file", on_step)
+        attribution.record("decomposition", f"{request.method}, ONNX Runtime fp32", exported, progress)
         batch = source.batch or _BATCH
         manifest = Manifest(
-            name=request.name or destination.name, created=datetime.now(UTC).isoformat(timespec="seconds"),
+            name=request.name or destination.name, created=writer.created,
             command=request.command, source=source.spec, source_sha256=source.sha256, data=name, method=request.method,
             method_config=config.model_dump(mode="json"), model=None, layers=result.layers, macs=result.macs,
             parameters=result.parameters, precision="fp32",
             input=TensorSpec(name=source.input, dtype="float32", shape=(batch, *work.image)),
             output=TensorSpec(name=source.output, dtype="float32", shape=(batch, len(work.labels))),
             preprocessing=work.preprocessing.model_dump(mode="json"), labels=work.labels,
-            accuracy=journey.accuracy(request.eval_split), losses=journey.stages, parity=parity, reference=kind, graph=graph,
-            tools=tool_versions(_TOOLS), files=file_hashes(folder),
+            accuracy=attribution.accuracy(request.eval_split), parity=parity, reference=kind, graph=graph,
+            tools=tool_versions(_TOOLS), files={},
         )  # fmt: skip
-        write_atomically(folder / MANIFEST, manifest.to_json())
+        writer.finish(manifest, attribution, request.eval_split)
     return open_bundle(destination)
 
 
@@ -125,9 +117,6 @@ def _write_graph(path: Path, work: Work, method: str) -> Graph:
         preprocessing=work.preprocessing, labels=work.labels,
     )  # fmt: skip
     write_metadata(proto, {**read_metadata(proto), **ours})
-    graph = Graph(
-        opset=source.opset, operators=operator_counts(proto), low_rank_pairs=len(low_rank_pairs(proto)),
-        simplifier="none: the graph stays as it was given, but for its linears",
-    )  # fmt: skip
+    graph = describe_graph(proto, source.opset, "none: the graph stays as it was given, but for its linears")
     save_model(proto, path)
     return graph

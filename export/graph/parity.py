@@ -1,4 +1,4 @@
-"""Whether the exported file says what the model says: logits against torch, classes against the labels."""
+"""Parity: logits of an ONNX file against those of torch or of another graph, and predictions for many images."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from vitnla.calibration.statistics import Statistics
+from vitnla.common.errors import InputError
 from vitnla.common.measures import LayerRow
 from vitnla.common.registry import Registry
 from vitnla.common.schema import Record
@@ -41,6 +42,22 @@ class Method(Generic[C]):
 
 
 METHODS: Registry[Method[Any]] = Registry("method")
+
+
+def method_of(config: Record) -> Method[Any]:
+    """Return the method whose settings are of the type of `config`.
+
+    Raises:
+        InputError: no method has such settings, or several share them.
+    """
+    names = [name for name in METHODS if type(config) is METHODS[name].config]
+    if len(names) == 1:
+        return METHODS[names[0]]
+    kind = type(config).__name__
+    if names:
+        raise InputError(f"settings of type {kind} belong to several methods: {', '.join(names)}", "say which, with method=NAME")
+    known = sorted({METHODS[name].config.__name__ for name in METHODS})
+    raise InputError(f"expected the settings of a method, got {kind}", f"one of {', '.join(known)}")
 
 
 def make_config(method: Method[Any], settings: Mapping[str, Any]) -> Record:

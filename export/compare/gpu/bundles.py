@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from vitnla.decomposition import DecomposedModel
 
+from export.bundle.from_model import export_bundle
 from export.bundle.plan import ExportOptions
-from export.bundle.writer import export_bundle
 from runtime.bundle.schema import MANIFEST, Bundle, open_bundle
 from vitnla.data.dataset import Dataset, Split
 from vitnla.data.preprocessing import Preprocessing
+from vitnla.methods.none.config import NONE, NoneConfig
 from vitnla.methods.parts.report_rows import layer_row
 from vitnla.methods.registry import Decomposition
 from vitnla.model.config import ViTConfig
@@ -40,6 +42,4 @@ def random_bundle(config: ViTConfig, folder: Path, options: ExportOptions, comma
     middle = (0.5,) * config.channels
     source = SourceModel("random", "0" * 64, model, Preprocessing(image_size=config.image_size, mean=middle, std=middle), labels)
     made = Decomposition(model, tuple(layer_row(config, *name) for name in model.linear_names()))
-    return export_bundle(
-        source, made, method="none", method_config={}, data=data, destination=folder, options=options, command=command
-    )
+    return export_bundle(DecomposedModel(source, made, NONE, NoneConfig(), data), folder, options, command=command)

@@ -11,8 +11,6 @@ import pytest
 
 import export.bundle.writer
 import export.graph.files
-from export.bundle.plan import ExportOptions
-from export.bundle.writer import export_bundle
 from export.engine.build import build_engines, plan_engines
 from export.graph.parity import OnnxModel
 from runtime.bench.plan import BenchPlan, Target
@@ -21,6 +19,7 @@ from runtime.bundle.schema import MODEL, Bundle, open_bundle
 from runtime.check.bundle_check import self_check
 from runtime.report.terminal.bundle_info import contents_record
 from runtime.runners.trt.library import RTX
+from tests.helpers.exports import export_decomposition
 from vitnla.common.errors import InputError
 from vitnla.data.dataset import Dataset
 from vitnla.methods import Decomposition
@@ -40,10 +39,7 @@ def bundle(
 ) -> Bundle:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export.graph.files, "EXTERNAL_ABOVE", 1000)
-        return export_bundle(
-            tiny_source, tiny_low_rank, method="svd", method_config={}, data=tiny_data, options=ExportOptions(),
-            destination=tmp_path_factory.mktemp("external") / "tiny", command="test",
-        )  # fmt: skip
+        return export_decomposition(tiny_source, tiny_low_rank, tiny_data, tmp_path_factory.mktemp("external") / "tiny")
 
 
 def test_the_data_are_hashed_and_counted(bundle: Bundle, tiny_low_rank_bundle: Bundle) -> None:

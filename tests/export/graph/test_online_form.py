@@ -11,12 +11,11 @@ import onnxruntime
 import pytest
 import torch
 
-from export.bundle.plan import ExportOptions
-from export.bundle.writer import export_bundle
 from export.engine.graph import TOLERANCE, engine_graph
 from export.graph.online_form import online_form, require_faithful
 from runtime.bundle.schema import MODEL, Bundle, Manifest, OnlineForm, Parity, open_bundle
 from tests.conftest import shaken
+from tests.helpers.exports import export_decomposition
 from vitnla.common.errors import VerdictError
 from vitnla.data.dataset import Dataset
 from vitnla.methods import Decomposition
@@ -38,10 +37,7 @@ def blocks_of(source: SourceModel, *changes: dict[str, Any]) -> Decomposition:
 
 
 def export(decomposition: Decomposition, source: SourceModel, data: Dataset, folder: Path, **options: Any) -> Bundle:
-    return export_bundle(
-        source, decomposition, method="online", method_config={}, data=data, destination=folder,
-        options=ExportOptions(**options), command="test",
-    )  # fmt: skip
+    return export_decomposition(source, decomposition, data, folder, "online", **options)
 
 
 def run(bundle: Bundle, images: Any) -> Any:

@@ -11,9 +11,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from vitnla.decomposition import DecomposedModel
 
+from export.bundle.from_model import export_bundle
 from export.bundle.plan import ExportOptions
-from export.bundle.writer import export_bundle
 from runtime.bundle.schema import MODEL, Bundle
 from runtime.check.logits import relative_error
 from runtime.check.parity import TOLERANCES
@@ -21,6 +22,7 @@ from runtime.runners.base import RunOptions
 from runtime.runners.registry import runner
 from vitnla.common.errors import VerdictError
 from vitnla.data.dataset import Dataset
+from vitnla.methods.none.config import NoneConfig
 from vitnla.methods.registry import Decomposition
 from vitnla.sources.source_model import SourceModel
 from vitnla.training.initialise import new_model
@@ -33,16 +35,8 @@ LINEARS = 8
 def _export(
     source: SourceModel, data: Dataset, destination: Path, options: ExportOptions, decomposition: Decomposition
 ) -> Bundle:
-    return export_bundle(
-        source,
-        decomposition,
-        method="none",
-        method_config={},
-        data=data,
-        destination=destination,
-        options=options,
-        command="test",
-    )
+    made = DecomposedModel(source, decomposition, "none", NoneConfig(), data)
+    return export_bundle(made, destination, options, command="test")
 
 
 @pytest.mark.parametrize(

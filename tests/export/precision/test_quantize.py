@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.bundle.loss_attribution import Answers, loss_stage
+from export.bundle.loss_attribution import Predictions, loss_stage
 from export.graph.parity import OnnxModel
 from export.precision.request import plan_lowering
 from export.precision.runtimes.tensorrt_qdq import Kind, insert_qdq
@@ -65,8 +65,8 @@ def test_only_linears_that_hurt_much_stay_in_float_and_few_macs_at_that() -> Non
 
 def test_a_stage_counts_flips_and_their_margins() -> None:
     labels = np.array([0, 1, 0])
-    before = Answers("a", np.log(np.array([[0.6, 0.4], [0.1, 0.9], [0.3, 0.7]], np.float32)))
-    after = Answers("b", np.log(np.array([[0.4, 0.6], [0.1, 0.9], [0.3, 0.7]], np.float32)))
+    before = Predictions("a", np.log(np.array([[0.6, 0.4], [0.1, 0.9], [0.3, 0.7]], np.float32)))
+    after = Predictions("b", np.log(np.array([[0.4, 0.6], [0.1, 0.9], [0.3, 0.7]], np.float32)))
     stage = loss_stage("precision", before, after, labels)
     assert (stage.lost, stage.gained, stage.flips) == (1, 0, 1)
     assert stage.lost_points == pytest.approx(100 / 3)

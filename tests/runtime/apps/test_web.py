@@ -14,8 +14,6 @@ import pytest
 from PIL import Image, ImageOps
 
 import export.graph.files
-from export.bundle.plan import ExportOptions
-from export.bundle.writer import export_bundle
 from runtime.apps.pictures import png, reference_pictures
 from runtime.apps.settings import settings_of
 from runtime.apps.write import write_app
@@ -23,6 +21,7 @@ from runtime.bundle.schema import Bundle
 from runtime.check.logits import relative_error
 from tests.helpers.browser import chromium, log, requests, view
 from tests.helpers.bundles import copy_bundle
+from tests.helpers.exports import export_decomposition
 from tests.helpers.images import BAD, GOOD, write_images
 from tests.helpers.npm import npm_install
 from tests.helpers.web_app import answered, dropped, opened, pasted, pixels, prepared, served, settled
@@ -59,10 +58,8 @@ def int8_bundle(
     """The low-rank tiny model in int8, its weights in a file of their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export.graph.files, "EXTERNAL_ABOVE", 1000)
-        return export_bundle(
-            tiny_source, tiny_low_rank, method="svd", method_config={}, data=tiny_data, options=ExportOptions(precision="int8"),
-            destination=tmp_path_factory.mktemp("exported") / "tiny-svd-int8", command="test",
-        )  # fmt: skip
+        folder = tmp_path_factory.mktemp("exported") / "tiny-svd-int8"
+        return export_decomposition(tiny_source, tiny_low_rank, tiny_data, folder, precision="int8")
 
 
 def written(bundle: Bundle, ort: Path, app: Path) -> Path:

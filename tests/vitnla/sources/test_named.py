@@ -12,8 +12,8 @@ import pytest
 import torch
 import transformers
 
-from export import ExportOptions, export_bundle
-from vitnla import METHODS, Dataset, Split, cached_statistics, load_model
+from export import export_bundle
+from vitnla import AutoConfig, Dataset, Split, decompose, load_model
 from vitnla.sources.conversion import canonical, require_same_logits
 from vitnla.sources.tensors import SourceTensors
 from vitnla.sources.transformers.load import FAMILIES
@@ -87,13 +87,7 @@ def random_data(size: int, classes: int) -> Dataset:
 def test_named_models_export_by_auto(name: str, tmp_path: Path) -> None:
     source = load_model(f"timm:{name}@random")
     data = random_data(source.preprocessing.image_size, source.model.config.classes)
-    method = METHODS["auto"]
-    config = method.config()
-    statistics = cached_statistics(source.model, data.split("calibration"), source.preprocessing)
-    bundle = export_bundle(
-        source, method.apply(source.model, statistics, config), method="auto", method_config=config.model_dump(mode="json"),
-        data=data, destination=tmp_path / "bundle", options=ExportOptions(), command="test",
-    )  # fmt: skip
+    bundle = export_bundle(decompose(source, AutoConfig(), data), tmp_path / "bundle")
     assert bundle.manifest.parity.met
     assert bundle.manifest.macs.ratio < 1
 

@@ -14,11 +14,10 @@ import onnx
 import onnxruntime
 import pytest
 
-import export.bundle.writer
+import export.bundle.from_model
 import export.graph.files
-from export.bundle.plan import ExportOptions
-from export.bundle.writer import export_bundle
 from runtime.bundle.schema import MANIFEST, MODEL, Bundle, Parity, open_bundle
+from tests.helpers.exports import export_decomposition
 from vitnla.common.errors import InputError, VerdictError
 from vitnla.common.files import sha256_file
 from vitnla.data.dataset import Dataset
@@ -35,10 +34,7 @@ Export = Callable[..., Bundle]
 @pytest.fixture
 def export_to(tiny_source: SourceModel, tiny_low_rank: Decomposition, tiny_data: Dataset) -> Export:
     def run(destination: Path, **options: Any) -> Bundle:
-        return export_bundle(
-            tiny_source, tiny_low_rank, method="svd", method_config={}, data=tiny_data, destination=destination,
-            options=ExportOptions(**options), command="test",
-        )  # fmt: skip
+        return export_decomposition(tiny_source, tiny_low_rank, tiny_data, destination, **options)
 
     return run
 
@@ -46,7 +42,7 @@ def export_to(tiny_source: SourceModel, tiny_low_rank: Decomposition, tiny_data:
 @pytest.fixture
 def quick_trace(tiny_low_rank_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tracer's answer, already known: what these tests are about comes after it."""
-    monkeypatch.setattr(export.bundle.writer, "trace", lambda model, opset: onnx.load(tiny_low_rank_bundle.model_path))
+    monkeypatch.setattr(export.bundle.from_model, "trace", lambda model, opset: onnx.load(tiny_low_rank_bundle.model_path))
 
 
 def names(folder: Path) -> set[str]:
@@ -151,14 +147,14 @@ class TestRefusals:
             raise failure
 
         before = export_to(tmp_path / "out", name="before").manifest
-        monkeypatch.setattr(export.bundle.writer, step, fail)
+        monkeypatch.setattr(export.bundle.from_model, step, fail)
         with pytest.raises(type(failure)):
             export_to(tmp_path / "out", name="after", force=True)
         assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
         found = open_bundle(tmp_path / "out").manifest
         assert found == before if step != "open_bundle" else found.name == "after"
 
-    @pytest.mark.parametrize("writer", ["onnx.save_model", "numpy.savez", "export.bundle.writer.write_checkpoint"])
+    @pytest.mark.parametrize("writer", ["onnx.save_model", "numpy.savez", "export.bundle.from_model.write_checkpoint"])
     def test_a_full_disk_is_one_line_and_leaves_nothing(
         self, export_to: Export, tmp_path: Path, writer: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -174,7 +170,7 @@ class TestRefusals:
         self, export_to: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         failed = Parity(max_rel=0.25, tolerance=1e-4, batches=(1,))
-        monkeypatch.setattr(export.bundle.writer, "measure_parity", lambda *args: failed)
+        monkeypatch.setattr(export.bundle.from_model, "measure_parity", lambda *args: failed)
         with pytest.raises(VerdictError, match=r"differ from torch's by 2\.5e-01"):
             export_to(tmp_path / "out")
         assert list(tmp_path.iterdir()) == []
@@ -182,7 +178,7 @@ class TestRefusals:
 
     def test_nan_is_never_allowed(self, export_to: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         nan = Parity(max_rel=float("inf"), tolerance=1e-4, batches=(1,))
-        monkeypatch.setattr(export.bundle.writer, "measure_parity", lambda *args: nan)
+        monkeypatch.setattr(export.bundle.from_model, "measure_parity", lambda *args: nan)
         with pytest.raises(VerdictError, match="NaN"):
             export_to(tmp_path / "out", allow_parity_failure=True)
 
@@ -207,10 +203,7 @@ class TestRefusals:
         self, tiny_source: SourceModel, tiny_low_rank: Decomposition, tiny_data: Dataset, tmp_path: Path
     ) -> None:
         with pytest.raises(InputError, match="the model has 10 classes, but data 'tiny' has 2"):
-            export_bundle(
-                tiny_source, tiny_low_rank, method="svd", method_config={}, data=replace(tiny_data, labels=("a", "b")),
-                destination=tmp_path / "out", options=ExportOptions(), command="test",
-            )  # fmt: skip
+            export_decomposition(tiny_source, tiny_low_rank, replace(tiny_data, labels=("a", "b")), tmp_path / "out")
 
     def test_external_weights_are_part_of_the_bundle(
         self, export_to: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
