@@ -25,12 +25,11 @@ from runtime.bundle.schema import MODEL, Bundle
 from runtime.check.layer_parity import Departure, LayerError, departs, first_departure, layer_error
 from runtime.check.parity import TOLERANCES
 from runtime.runners.base import Images
-from runtime.runners.registry import runner
+from runtime.runners.registry import known_traits, traits
 from vitnla.common.errors import InputError
 from vitnla.model.vit import VisionTransformer
 
 Values = NDArray[np.float32]
-GRAPH_RUNTIMES = ("ort", "openvino")
 
 
 def find_departure(
@@ -40,7 +39,7 @@ def find_departure(
 
     Args:
         bundle: its reference images are run.
-        target: ONNX Runtime or OpenVINO.
+        target: a runtime that runs the graph itself, such as ONNX Runtime or OpenVINO.
         threads: CPU threads.
         tolerance: largest relative error of a part that has not departed; by default that of the precision (`TOLERANCES`).
         on_probe: told which part is being read.
@@ -49,9 +48,10 @@ def find_departure(
         InputError: the runtime runs no graph, the residual stream is not found, or there is no fp32 reference for the bundle.
         MissingDependencyError: the runtime cannot run here.
     """
-    if target.runtime not in GRAPH_RUNTIMES:
+    if not traits(target.runtime).runs_graph:
+        able = ", ".join(name for name, found in known_traits().items() if found.runs_graph)
         raise InputError(
-            f"expected a runtime that runs the graph for --layers ({', '.join(GRAPH_RUNTIMES)}), got '{target.label}'",
+            f"expected a runtime that runs the graph for --layers ({able}), got '{target.label}'",
             "--layers marks values of model.onnx; the values inside a compiled engine or a torch model are out of its reach",
         )
     graph = onnx.load(bundle.model_path)
@@ -85,8 +85,7 @@ def _run(bundle: Bundle, target: Target, graph: onnx.ModelProto, images: Images,
     batch = bundle.fixed_batch or len(images)
     with tempfile.TemporaryDirectory(prefix="vitdeploy-layers-") as folder:
         save_model(graph, Path(folder) / MODEL)
-        options = target.options(threads, batch)
-        session = runner(target.runtime).load(replace(bundle, folder=Path(folder)), options)
+        session = target.open(replace(bundle, folder=Path(folder)), threads, batch)
         try:
             return np.concatenate([session.run(images[start : start + batch]) for start in range(0, len(images), batch)])
         finally:

@@ -1,29 +1,39 @@
-"""The runners that need torch: they read the bundle's checkpoint, so they live beside the exporter and not in `runtime`."""
+"""The runners that need torch: they read the bundle's checkpoint, so they live beside the exporter and not in `runtime`.
+
+Torch is imported by `imports` and `load`, not with the module, so that listing the runtimes does not wait for it.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from export.graph.preprocessing import Embedding
-from export.graph.preprocessing_twin import EmbeddedViT
 from runtime.bundle.schema import CHECKPOINT, Bundle
-from runtime.runners.base import Availability, Images, Logits, RunOptions, Session
+from runtime.runners.availability import Availability
+from runtime.runners.base import Images, Logits, RunOptions, Session
+from runtime.runners.traits import Traits
 from vitnla.common.errors import InputError, MissingDependencyError
-from vitnla.data.preprocessing import Preprocessing
-from vitnla.model import load_checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_TRAITS = Traits(packages=("torch",))
 
 
 def reference_model(bundle: Bundle) -> nn.Module:
     """The bundle's checkpoint, taking and giving what its graph does."""
+    from export.graph.preprocessing import Embedding
+    from export.graph.preprocessing_twin import EmbeddedViT
+    from vitnla.data.preprocessing import Preprocessing
+    from vitnla.model import load_checkpoint
+
     model, manifest = load_checkpoint(bundle.folder / CHECKPOINT), bundle.manifest
     if manifest.embedded is None:
         return model
@@ -36,13 +46,18 @@ class TorchRunner:
     """Eager PyTorch in float32, on CUDA where there is a GPU."""
 
     name = "torch"
+    traits = _TRAITS
 
     def availability(self) -> Availability:
-        """Torch comes with vitdeploy, so always."""
+        """Whether torch is installed."""
+        if importlib.util.find_spec("torch") is None:
+            return Availability(False, "the package torch is not installed", "pip install vitdeploy, which brings it")
         return Availability(True)
 
     def imports(self) -> None:
-        """Nothing more: this module has imported torch."""
+        """Import torch, and the model's layers."""
+        import export.graph.preprocessing_twin
+        import vitnla.model  # noqa: F401
 
     def load(self, bundle: Bundle, options: RunOptions) -> Session:
         """Load the bundle's checkpoint.
@@ -60,6 +75,10 @@ class TorchCompileRunner(TorchRunner):
 
     def availability(self) -> Availability:
         """Whether there is what torch's code generator needs: a C++ compiler and Python's headers, or Triton on a GPU."""
+        if not (found := super().availability()).ok:
+            return found
+        import torch
+
         if torch.cuda.is_available():
             return Availability(True)
         compilers = (os.environ.get("CXX", "g++"), "g++", "clang++")
@@ -76,6 +95,8 @@ class TorchCompileRunner(TorchRunner):
             InputError: the checkpoint is missing or damaged.
             MissingDependencyError: there is no compiler, or it failed.
         """
+        import torch
+
         self.availability().require(self.name)
         return TorchSession(self.name, bundle, options, torch.compile)
 
@@ -85,6 +106,8 @@ class TorchSession(Session):
 
     def __init__(self, runner: str, bundle: Bundle, options: RunOptions, compile_model: Callable[..., Any] | None = None) -> None:
         super().__init__(runner, bundle)
+        import torch
+
         if bundle.manifest.model is None:
             found = f"{runner}: bundle '{bundle.name}' was made from an ONNX file, so there is no torch model to run"
             raise InputError(found, "use --runtime ort or openvino")
@@ -98,6 +121,8 @@ class TorchSession(Session):
 
     def _compile(self, batch: int) -> None:
         """`torch.compile` compiles on first use: use it once, so that no measurement has to."""
+        import torch
+
         try:
             self._infer(np.zeros((batch, *map(int, self._shape)), self._dtype))
         except torch._dynamo.exc.TorchDynamoException as error:
@@ -105,13 +130,17 @@ class TorchSession(Session):
             hint = "check the C++ compiler, or use --runtime torch"
             raise MissingDependencyError(f"{self.runner}: cannot compile the model: {said}", hint) from error
 
-    @torch.inference_mode()
     def _infer(self, images: Images) -> Logits:
-        logits: Logits = self._model(torch.from_numpy(images).to(self._device)).cpu().numpy()
+        import torch
+
+        with torch.inference_mode():
+            logits: Logits = self._model(torch.from_numpy(images).to(self._device)).cpu().numpy()
         return logits
 
     def facts(self) -> dict[str, Any]:
         """Version, device and threads."""
+        import torch
+
         return {
             "version": torch.__version__,
             "device": str(self._device),

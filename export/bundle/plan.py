@@ -11,8 +11,10 @@ from export.engine.compiler import DEFAULTS, BuildOptions
 from export.graph.inputs import Prepare, preparation
 from export.graph.preprocessing import Embedding, tensor_specs
 from export.graph.trace import DEFAULT_OPSET, check_opset
-from export.precision.request import ASYMMETRIC, FP8_OPSET, PRECISIONS, Lowering, plan_lowering
+from export.precision.request import FP8_OPSET, Lowering, plan_lowering
+from export.precision.runtimes.base import ASYMMETRIC
 from runtime.bundle.schema import TensorSpec
+from runtime.runners.registry import runner_names
 from vitnla.common.errors import InputError
 from vitnla.common.files import check_free
 from vitnla.data.dataset import Dataset, Split
@@ -33,7 +35,7 @@ class ExportOptions:
         quantization_images: how many images of the calibration split set the ranges of int8 and fp8.
         engine: `none`, or the library that compiles engines: `trt`, `trt-rtx`.
         capabilities: GPUs to compile for, such as `SM89`; none is the library's default.
-        engine_precisions: see `export.engine.build.PRECISIONS`; none is the default for the graph's precision.
+        engine_precisions: see `export.engine.build.engine_precisions`; none is the default for the graph's precision.
         profile: batch sizes MIN:OPT:MAX of the engines.
         build: how hard the engines' compiler tries, and where else they shall run.
         eval_split: the split on which accuracy is measured.
@@ -71,7 +73,9 @@ class ExportOptions:
             InputError: the runtime does not compute in that precision, or the opset cannot express it.
             MissingDependencyError: the tool is absent.
         """
-        runtime = self.runtime or (self.engine if self.engine in PRECISIONS else "ort")  # plan_engines refuses unknown engines
+        runtime = self.runtime or (
+            self.engine if self.engine in runner_names() else "ort"
+        )  # plan_engines refuses unknown engines
         return plan_lowering(self.precision, runtime, self.graph_opset, self.int8_activations)
 
 

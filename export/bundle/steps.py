@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from export.precision.request import Lowering
+from export.precision.runtimes.base import ASYMMETRIC
 from runtime.bundle.schema import Parity
 from vitnla.common.errors import InputError, VerdictError
 from vitnla.common.schema import Record
@@ -24,7 +25,7 @@ def default_name(spec: str, method: str, config: Record, lowering: Lowering) -> 
     words += [str(value) for value in config.model_dump(exclude_defaults=True).values() if not isinstance(value, dict)]
     if lowering.precision != "fp32":
         words += [lowering.precision, *([] if lowering.runtime == "ort" else [lowering.runtime])]
-        words += [lowering.activations] if lowering.symmetric else []
+        words += [lowering.activations] if lowering.activations != ASYMMETRIC else []
     return "-".join(words)
 
 

@@ -14,12 +14,12 @@ def doctor(json: Json = False) -> None:
     from runtime.machine.advice import diagnose
     from runtime.machine.facts import machine_facts
     from runtime.runners.ort import installed_providers
-    from runtime.runners.registry import runner, runner_names
+    from runtime.runners.registry import known_traits, runner, runner_names
     from runtime.runners.trt.cuda import has_driver
 
     machine = machine_facts()
     available = {name: runner(name).availability() for name in runner_names()}
-    findings = diagnose(machine, installed_providers(), driver=has_driver())
+    findings = diagnose(machine, installed_providers(), known_traits(), driver=has_driver())
     if json:
         runtimes_found = {name: vars(answer) for name, answer in available.items()}
         emit({"machine": machine, "runtimes": runtimes_found, "findings": [one.model_dump() for one in findings]})

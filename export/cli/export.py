@@ -29,7 +29,7 @@ def export(
     target_macs: Annotated[float | None, typer.Option(help="MACs of the encoder's linears to keep, in (0, 1].", rich_help_panel=_METHOD)] = None,
     target_latency: Annotated[float | None, typer.Option(help="auto: share of the blocks' predicted time to keep, in (0, 1].", rich_help_panel=_METHOD)] = None,
     latency_batch: Annotated[int, typer.Option(min=1, help="Batch size that --target-latency is about.", rich_help_panel=_METHOD)] = 1,
-    latency_runtime: Annotated[str, typer.Option(help="Where: ort, ort:int8, openvino, openvino:bf16, openvino:int8.", rich_help_panel=_METHOD)] = "ort",
+    latency_runtime: Annotated[str, typer.Option(help="Where, such as ort, ort:int8, openvino:bf16; a wrong one lists all.", rich_help_panel=_METHOD)] = "ort",
     rank: Annotated[int | None, typer.Option(help="The same rank for every linear.", rich_help_panel=_METHOD)] = None,
     energy: Annotated[float | None, typer.Option(help="Share of the squared spectrum to keep, in (0, 1].", rich_help_panel=_METHOD)] = None,
     weighting: Annotated[str | None, typer.Option(help="none, gram, cholesky or centered.", rich_help_panel=_METHOD)] = None,
@@ -40,7 +40,7 @@ def export(
     eval_images: Annotated[int | None, typer.Option(min=1, help="Default: the whole test split.", rich_help_panel=_CHECK)] = None,
     allow_parity_failure: Annotated[bool, typer.Option(help="Write the bundle all the same, and mark it.", rich_help_panel=_CHECK)] = False,
     precision: Annotated[str, typer.Option(help="fp32, fp16, bf16, int8, int8-dynamic or fp8.", rich_help_panel=_BUNDLE)] = "fp32",
-    runtime: Annotated[str | None, typer.Option(help="ort, openvino, trt or trt-rtx: what the precision is for.", rich_help_panel=_BUNDLE)] = None,
+    runtime: Annotated[str | None, typer.Option(help="What the precision is for, such as ort, openvino, trt; a wrong one lists all.", rich_help_panel=_BUNDLE)] = None,
     int8_activations: Annotated[str, typer.Option(help="For openvino: asymmetric or symmetric.", rich_help_panel=_BUNDLE)] = "asymmetric",
     quantization_images: Annotated[int, typer.Option(min=1, help="Calibration images that set the ranges of int8 and fp8.", rich_help_panel=_BUNDLE)] = 256,
     opset: Annotated[int | None, typer.Option(help="ONNX opset, 18 to 23. Default: 20, or 21 for fp8.", rich_help_panel=_BUNDLE)] = None,
@@ -94,7 +94,7 @@ def export(
         from export.bundle.plan import ExportOptions
         from export.engine.compiler import BuildOptions
         from export.graph.preprocessing import parse_embedding
-        from export.latency.target import LatencyTarget
+        from export.latency.target import parse_latency_target
         from export.pipeline import ExportRequest, export_model
 
         if "target_latency" not in settings and (
@@ -116,7 +116,7 @@ def export(
         )  # fmt: skip
         request = ExportRequest(
             model, data, method, settings, output, options, command_line(), calibration_images, latency_batch,
-            latency_target=LatencyTarget.parse(latency_runtime),
+            latency_target=parse_latency_target(latency_runtime),
         )  # fmt: skip
         with status() as on_step:
             bundle = export_model(request, on_step)

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from export.tune.tune import Answer
     from runtime.results.statistics import Interval
 
-_OPENVINO_BF16 = "openvino:bf16"
-
 
 def tune(
     model: Annotated[str, typer.Option(help="The dense model, as for export.")] = "demo",
@@ -25,7 +23,8 @@ def tune(
         float, typer.Option(help="How sure it must be, on those images, that no more are lost; 0.5 leaves no margin.")
     ] = 0.8,
     runtime: Annotated[
-        list[str] | None, typer.Option("--runtime", help="Repeatable: ort, openvino, openvino:bf16. Default: all that run here.")
+        list[str] | None,
+        typer.Option("--runtime", help="Repeatable, such as ort, openvino, openvino:bf16. Default: all that run here."),
     ] = None,
     batch: Annotated[int, typer.Option("-b", "--batch-size", min=1, help="Images at a time.")] = 16,
     time_budget: Annotated[str, typer.Option(help="After this long nothing deeper is tried: 90s, 20m, 1h.")] = "20m",
@@ -55,23 +54,22 @@ def tune(
     """Find the fastest bundle on this machine within an accuracy budget, and hand it over."""
     from rich.console import Console
 
-    from export.cli.evaluation import load_evaluation
-    from export.latency.target import LatencyTarget
-    from export.tune.request import PICTURED, Lessons, TuneRequest
+    from export.latency.target import parse_latency_target
+    from export.tune.request import Lessons, TuneRequest, default_targets
     from export.tune.tune import RESULTS
     from export.tune.tune import tune as run
     from runtime.report.formats import write
     from runtime.report.terminal.cells import cells_table
 
     request = TuneRequest(
-        model, data, max_drop, confidence, targets(runtime or _all_here(), "cpu"), batch, threads or DEFAULT_THREADS, images, test_images, calibration_images,
+        model, data, max_drop, confidence, targets(runtime, "cpu") if runtime else default_targets(), batch, threads or DEFAULT_THREADS, images, test_images, calibration_images,
         seconds(time_budget, "--time-budget"), duration, output, command_line(),
-        LatencyTarget.parse(latency_runtime) if latency_runtime else None, Lessons(distill, distill_images) if distill else None,
+        parse_latency_target(latency_runtime) if latency_runtime else None, Lessons(distill, distill_images) if distill else None,
         fewer_threads=() if threads else tuple(sorted({DEFAULT_THREADS // 2, DEFAULT_THREADS // 4} - {0})),
     )  # fmt: skip
     request.check()
     with status() as on_step:
-        answer = run(request, load_evaluation(data, "validation", min(images, PICTURED)), on_step)
+        answer = run(request, on_step)
     report = output / "report.html"
     write(list(answer.cells), report, "html", f"vitdeploy tune: {model}, {request.question}")
     if json:
@@ -82,22 +80,14 @@ def tune(
     say(f"{output / RESULTS} holds every cell; {report} draws them")
 
 
-def _all_here() -> list[str]:
-    from runtime.machine.facts import machine_facts
-    from runtime.runners.registry import runner
-
-    openvino = ["openvino", *([_OPENVINO_BF16] if {"avx512_bf16", "amx_bf16"} & set(machine_facts()["cpu_flags"]) else [])]
-    return ["ort", *(openvino if runner("openvino").availability().ok else [])]
-
-
 def _say_answer(answer: Answer, request: Any) -> None:
     choice, accuracy = answer.choice, answer.bundle.manifest.accuracy
     cell = choice.cell
     if not choice.decomposed:
-        say(f"nothing decomposed is faster than {cell.bundle} within {request.max_drop:g} points: that is the answer")
+        say(f"nothing decomposed is faster than {cell.title} within {request.max_drop:g} points: that is the answer")
     say(
-        f"{answer.bundle.folder}: {cell.bundle} on {cell.runtime}, batch {cell.batch}, {answer.threads} threads: {cell.images_per_s:.0f} images/s, "
-        f"{_times(choice.speedup)} dense fp32 on {choice.fp32.runtime}, {_times(choice.gain)} the fastest dense one ({choice.dense.bundle} on "
+        f"{answer.bundle.folder}: {cell.title} on {cell.runtime}, batch {cell.batch}, {answer.threads} threads: {cell.images_per_s:.0f} images/s, "
+        f"{_times(choice.speedup)} dense fp32 on {choice.fp32.runtime}, {_times(choice.gain)} the fastest dense one ({choice.dense.title} on "
         f"{choice.dense.runtime})"
     )
     say(
@@ -119,6 +109,8 @@ def _record(answer: Answer) -> dict[str, Any]:
     choice, accuracy = answer.choice, answer.bundle.manifest.accuracy
     return {
         "bundle": str(answer.bundle.folder),
+        "label": choice.cell.title,
+        "activations": choice.cell.activations,
         "method": choice.cell.method,
         "precision": choice.cell.precision,
         "runtime": choice.cell.runtime,
@@ -133,7 +125,9 @@ def _record(answer: Answer) -> dict[str, Any]:
         "validation": {**answer.loss.model_dump(), "lost_points": answer.loss.points()._asdict() if answer.loss.images else None},
         "test": {"images": accuracy.images, "dense_top1": accuracy.dense_top1, "top1": answer.top1._asdict()},
         "candidates": [
-            cell.model_dump(include={"bundle", "method", "runtime", "precision", "images_per_s", "top1", "error"})
+            cell.model_dump(
+                include={"bundle", "label", "activations", "method", "runtime", "precision", "images_per_s", "top1", "error"}
+            )
             for cell in answer.cells
         ],
         "threads": answer.threads,

@@ -10,12 +10,11 @@ from pathlib import Path
 from export.bundle.plan import ExportOptions
 from export.pipeline import ExportRequest, export_model
 from runtime.bundle.schema import MANIFEST, Bundle, open_bundle
+from runtime.runners.registry import known_traits
 from vitnla.common.errors import InputError
 from vitnla.sources.load import SMALLER, load_model
 
 DENSE = "none"
-_INT8_FOR = ("ort", "openvino")
-"""Runtimes that get a dense INT8 control made for them."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,12 @@ class Control:
 def wanted_controls(bundles: Iterable[Bundle], runtimes: Iterable[str]) -> list[Control]:
     """What each decomposed bundle has to be compared with, but for what is there already.
 
-    These are its source, dense at the bundle's own precision; the same in INT8 for each of the runtimes; and where one ships with the
+    These are its source, dense at the bundle's own precision; the same in INT8 for each of the runtimes that run the graph; and where one ships with the
     package, a smaller dense model that was trained as the source was, at the bundle's own precision.
     """
     bundles, runtimes = tuple(bundles), tuple(runtimes)
     there = {_control(bundle) for bundle in bundles if bundle.manifest.method == DENSE}
+    able = {name for name, traits in known_traits().items() if traits.runs_graph and "int8" in traits.export_precisions}
     wanted: dict[Control, None] = {}
     smaller = cache(lambda source: load_model(SMALLER[source]))  # the same for every bundle of a source
     for bundle in bundles:
@@ -54,7 +54,7 @@ def wanted_controls(bundles: Iterable[Bundle], runtimes: Iterable[str]) -> list[
             small = smaller(manifest.source)
             wanted[Control(small.spec, small.sha256, manifest.precision, manifest.runtime)] = None
         for runtime in runtimes:
-            if runtime in _INT8_FOR:
+            if runtime in able:
                 wanted[Control(manifest.source, manifest.source_sha256, "int8", runtime)] = None
     return [control for control in wanted if control not in there]
 

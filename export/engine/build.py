@@ -14,7 +14,9 @@ from export.engine.cache import cached_engine, compile_into_cache, engine_key
 from export.engine.compiler import DEFAULTS, BuildOptions, compile_engine
 from export.engine.graph import engine_graph
 from runtime.bundle.engines import FIRST_GPU, PORTABLE, BatchProfile, EnginePrecision, EngineRecord, engine_path
-from runtime.bundle.schema import MODEL
+from runtime.bundle.schema import MODEL, Precision
+from runtime.runners.registry import traits
+from runtime.runners.runtime_precision import QUANTIZED
 from runtime.runners.trt.cuda import compute_capability, cuda_availability
 from runtime.runners.trt.library import FLAVORS, TENSORRT, Flavor
 from vitnla.common.errors import InputError, MissingDependencyError, unknown_name
@@ -22,9 +24,8 @@ from vitnla.common.files import sha256_file, write_atomically
 
 CURRENT = "CURRENT"
 RTX_CAPABILITIES = ("SM75", "SM80", "SM86", "SM89", "SM120", "SM121")
-PRECISIONS: dict[str, tuple[EnginePrecision, ...]] = {"fp32": ("fp32", "fp16", "bf16"), "int8": ("int8",), "fp8": ("fp8",)}
-"""Engine precisions by the bundle's own. A quantised graph names its types itself: it is compiled as it is."""
-DEFAULT_PRECISIONS: dict[str, tuple[EnginePrecision, ...]] = {**PRECISIONS, "fp32": ("fp32", "fp16")}
+_DEFAULT: tuple[EnginePrecision, ...] = ("fp32", "fp16")
+"""Engines that are compiled of an fp32 graph where none is named."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def plan_engines(
     Args:
         runtime: `trt`, `trt-rtx`, or `none` for no engines.
         capabilities: of the GPUs; by default `CURRENT` for TensorRT, which can do no other, and `portable` for TensorRT for RTX.
-        precisions: of the engines, see `PRECISIONS`; by default those of `DEFAULT_PRECISIONS`.
+        precisions: of the engines, see `engine_precisions`; by default fp32 and fp16, or the graph's own where it is quantised.
         profile: batch sizes MIN:OPT:MAX.
         graph_precision: the bundle's own.
         options: how to compile.
@@ -62,7 +63,7 @@ def plan_engines(
         raise unknown_name("engine", runtime, ("none", *FLAVORS))
     flavor = FLAVORS[runtime]
     options.check(flavor)
-    chosen = _precisions(precisions, graph_precision)
+    chosen = _precisions(runtime, precisions, graph_precision)
     targets = tuple(_capability(flavor, name) for name in capabilities or (CURRENT if flavor is TENSORRT else PORTABLE,))
     _check_formats(targets, chosen)
     plan = EnginePlan(flavor, targets, chosen, BatchProfile.parse(profile), options)
@@ -129,22 +130,38 @@ def _detail(title: str, on_step: Callable[[str], None], phase: str) -> None:
     on_step(f"{title}: {phase}")
 
 
-def _precisions(asked: tuple[str, ...], graph_precision: str) -> tuple[EnginePrecision, ...]:
-    """The precisions asked for, in the order of `PRECISIONS`, checked against what the bundle's graph can become."""
-    if graph_precision not in PRECISIONS:
-        hint = f"engines are compiled from bundles of {', '.join(PRECISIONS)}"
+def engine_precisions(runtime: str, graph_precision: str) -> tuple[EnginePrecision, ...]:
+    """Precisions of the engines that can be compiled of a graph; a quantised one names its types itself, so only its own.
+
+    Args:
+        runtime: that runs the engines.
+        graph_precision: the bundle's own.
+    """
+    able = traits(runtime).run_precisions
+    if graph_precision == "fp32":
+        return tuple(precision for precision in able if precision not in QUANTIZED)
+    return tuple(precision for precision in able if precision == graph_precision and precision in QUANTIZED)
+
+
+def _precisions(runtime: str, asked: tuple[str, ...], graph_precision: str) -> tuple[EnginePrecision, ...]:
+    """The precisions asked for, in the order of `engine_precisions`, checked against what the bundle's graph can become."""
+    possible = engine_precisions(runtime, graph_precision)
+    if not possible:
+        able = [precision for precision in get_args(Precision) if engine_precisions(runtime, precision)]
+        hint = f"engines are compiled from bundles of {', '.join(able)}"
         raise InputError(f"no engine can be compiled from a graph of precision {graph_precision}", hint)
-    possible = PRECISIONS[graph_precision]
     known = get_args(EnginePrecision)
     for precision in asked:
         if precision not in known:
             raise unknown_name("engine precision", precision, known)
         if precision not in possible:
-            hint = f"export with --precision {precision if precision in PRECISIONS else 'fp32'} for such an engine"
+            hint = f"export with --precision {precision if precision in QUANTIZED else 'fp32'} for such an engine"
             raise InputError(
                 f"a graph of precision {graph_precision} makes engines of {', '.join(possible)}, got '{precision}'", hint
             )
-    return tuple(one for one in possible if one in asked) if asked else DEFAULT_PRECISIONS[graph_precision]
+    if asked:
+        return tuple(precision for precision in possible if precision in asked)
+    return _DEFAULT if graph_precision == "fp32" else possible
 
 
 def _check_formats(targets: tuple[str, ...], precisions: tuple[EnginePrecision, ...]) -> None:

@@ -40,9 +40,7 @@ def export_onnx(request: OnnxRequest, on_step: Callable[[str], None]) -> Bundle:
     """
     method = _method(request.method)
     config = filled(request.method, method.config, request.settings)
-    destination = request.output or Path("artifacts") / default_name(
-        request.model, request.method, config, Lowering("fp32", "ort")
-    )
+    destination = request.output or Path("artifacts") / default_name(request.model, request.method, config, Lowering())
     check_free(destination, replace=request.force)
     on_step(f"reading {request.model}")
     source = read_source(request.model)

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.latency.operators import COPIES, Operator, operators
-from export.latency.target import LatencyTarget
+from export.latency.target import open_operator, quantizes_scores
 from runtime.machine.facts import machine_facts
+from runtime.runners.runtime_precision import RuntimePrecision
 from vitnla.allocation.latency_model import LatencyModel, fit_terms
 from vitnla.common.cache import cache_key, find_entry, new_entry
 from vitnla.common.errors import InputError
@@ -24,7 +25,7 @@ Progress = Callable[[int, int], None]
 
 
 def cached_latency(
-    config: ViTConfig, target: LatencyTarget, batch: int, threads: int, on_progress: Progress = lambda done, total: None
+    config: ViTConfig, target: RuntimePrecision, batch: int, threads: int, on_progress: Progress = lambda done, total: None
 ) -> LatencyModel:
     """What `measure_latency` returns, from the cache where it was measured before on this machine for blocks of this shape."""
     facts = machine_facts()
@@ -43,7 +44,7 @@ def cached_latency(
 
 
 def measure_latency(
-    config: ViTConfig, target: LatencyTarget, batch: int, threads: int, on_progress: Progress = lambda done, total: None
+    config: ViTConfig, target: RuntimePrecision, batch: int, threads: int, on_progress: Progress = lambda done, total: None
 ) -> LatencyModel:
     """Time linears, attentions and activations of the sizes that a decomposition of `config` may have, interleaved, and fit.
 
@@ -57,7 +58,7 @@ def measure_latency(
     Raises:
         MissingDependencyError: the runtime is not installed.
     """
-    found = list(operators(config, batch, int8=target.int8, int8_scores=target.int8_scores))
+    found = list(operators(config, batch, int8=target.quantized, int8_scores=quantizes_scores(target)))
     measured = _time(found, target, threads, on_progress)
     prices: dict[str, tuple[float, ...]] = {}
     errors: list[float] = []
@@ -72,9 +73,9 @@ def measure_latency(
     )  # fmt: skip
 
 
-def _time(found: list[Operator], target: LatencyTarget, threads: int, on_progress: Progress) -> NDArray[np.float64]:
+def _time(found: list[Operator], target: RuntimePrecision, threads: int, on_progress: Progress) -> NDArray[np.float64]:
     """Nanoseconds of one copy of each: the median over rounds of the mean in a round, so that drift hits all alike."""
-    calls = [target.open(operator.graph, threads) for operator in found]
+    calls = [open_operator(target, operator.graph, threads) for operator in found]
     for call in calls:
         call()
     rounds: list[list[float]] = [[] for _ in found]

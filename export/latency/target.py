@@ -3,95 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.metadata import version
-from typing import Literal, Self
 
 import numpy as np
 import onnx
 
-from runtime.runners.openvino_cpu import properties
-from runtime.runners.ort import session_options
-from runtime.runners.registry import runner
+from export.precision.runtimes.registry import quantizer
+from runtime.runners.base import GraphRunner
+from runtime.runners.registry import known_traits, runner
+from runtime.runners.runtime_precision import RuntimePrecision
 from vitnla.common.errors import unknown_name
 
-LatencyPrecision = Literal["fp32", "bf16", "int8"]
-_PACKAGES = {"ort": "onnxruntime", "openvino": "openvino"}
-
-
-@dataclass(frozen=True)
-class LatencyTarget:
-    """A runtime and a precision. In `int8`, what the lowering for that runtime leaves in float is timed in float."""
-
-    runtime: str = "ort"
-    precision: LatencyPrecision = "fp32"
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read `ort`, `ort:int8`, `openvino`, `openvino:bf16`, `openvino:int8`.
-
-        Raises:
-            InputError: it is none of these.
-        """
-        found = {target.label: target for target in cls.known()}
-        if text not in found:
-            raise unknown_name("target of latency", text, found)
-        return found[text]
-
-    @classmethod
-    def known(cls) -> tuple[Self, ...]:
-        """All there are."""
-        return cls(), cls("ort", "int8"), cls("openvino"), cls("openvino", "bf16"), cls("openvino", "int8")
-
-    @property
-    def label(self) -> str:
-        """As it is typed."""
-        return self.runtime if self.precision == "fp32" else f"{self.runtime}:{self.precision}"
-
-    @property
-    def int8(self) -> bool:
-        """Whether linears are quantised."""
-        return self.precision == "int8"
-
-    @property
-    def int8_scores(self) -> bool:
-        """Whether the lowering also quantises Q K^T: NNCF's does."""
-        return self.int8 and self.runtime == "openvino"
-
-    def version(self) -> str:
-        """Of the runtime's package."""
-        self.require()
-        return version(_PACKAGES[self.runtime])
-
-    def require(self) -> None:
-        """Refuse a runtime that is not installed.
-
-        Raises:
-            MissingDependencyError: it is not.
-        """
-        runner(self.runtime).availability().require(self.runtime)
-
-    def open(self, graph: onnx.ModelProto, threads: int) -> Callable[[], object]:
-        """A function that runs `graph` once on random inputs, with the options that bundles are run with."""
-        rng = np.random.default_rng(0)
-        feed = {
-            given.name: rng.standard_normal([side.dim_value for side in given.type.tensor_type.shape.dim], np.float32)
-            for given in graph.graph.input
-        }
-        if self.runtime == "ort":
-            import onnxruntime
-
-            session = onnxruntime.InferenceSession(
-                graph.SerializeToString(), session_options(threads), providers=["CPUExecutionProvider"]
-            )
-            return lambda: session.run(None, feed)
-        import openvino
-
-        core = openvino.Core()
-        model = core.read_model(graph.SerializeToString())
-        request = core.compile_model(model, "CPU", properties(core, self.precision, threads, "latency")).create_infer_request()
-        return lambda: request.infer(feed, share_inputs=True, share_outputs=True)
-
-
-DEFAULT_TARGET = LatencyTarget()
+DEFAULT_TARGET = RuntimePrecision()
 """ONNX Runtime in fp32."""
+
+
+def latency_targets() -> tuple[RuntimePrecision, ...]:
+    """Every runtime and precision that operators can be timed on."""
+    return tuple(
+        RuntimePrecision(name, precision) for name, traits in known_traits().items() for precision in traits.timed_precisions
+    )
+
+
+def parse_latency_target(text: str) -> RuntimePrecision:
+    """Read `ort`, `ort:int8`, `openvino:bf16`.
+
+    Raises:
+        InputError: it is none of `latency_targets`; lists them.
+    """
+    known = {target.label: target for target in latency_targets()}
+    if text not in known:
+        raise unknown_name("target of latency", text, known)
+    return known[text]
+
+
+def quantizes_scores(target: RuntimePrecision) -> bool:
+    """Whether Q K^T is quantised there too; what a quantiser leaves in float is timed in float."""
+    return target.quantized and quantizer(target.runtime).quantizes_scores
+
+
+def open_operator(target: RuntimePrecision, graph: onnx.ModelProto, threads: int) -> Callable[[], object]:
+    """A function that runs `graph` once on random inputs, with the options that bundles are run with.
+
+    Raises:
+        TypeError: the runtime's traits name timed precisions, but its runner opens no graphs.
+    """
+    made = runner(target.runtime)
+    if not isinstance(made, GraphRunner):
+        raise TypeError(f"runtime '{target.runtime}' can be timed by its traits, but its runner has no `open_graph`")
+    rng = np.random.default_rng(0)
+    feed = {
+        given.name: rng.standard_normal([side.dim_value for side in given.type.tensor_type.shape.dim], np.float32)
+        for given in graph.graph.input
+    }
+    return made.open_graph(graph.SerializeToString(), feed, target.precision, threads)

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from export.bundle.plan import ExportOptions
-from export.latency.target import DEFAULT_TARGET, LatencyTarget
-from export.pipeline import ExportRequest, export_model
-from export.precision.request import ASYMMETRIC, SYMMETRIC
+from export.bundle.from_model import write_model_bundle
+from export.bundle.plan import ExportOptions, plan_export
+from export.latency.measure import cached_latency
+from export.latency.target import DEFAULT_TARGET
+from export.precision.request import Lowering
+from export.precision.runtimes.base import ASYMMETRIC
 from export.tune.request import PICTURED, Lessons, TuneRequest
 from runtime.bundle.schema import MANIFEST, Bundle, open_bundle
-from vitnla.data.load import load_data
+from runtime.runners.runtime_precision import RuntimePrecision
+from vitnla.allocation.latency_model import LatencyModel
+from vitnla.common.errors import InputError
+from vitnla.data.dataset import Dataset
+from vitnla.decomposition import DecomposedModel, decompose
+from vitnla.methods import METHODS
+from vitnla.methods.auto.apply import AutoConfig
+from vitnla.methods.none.config import NONE, NoneConfig
+from vitnla.methods.registry import Decomposition, make_config
+from vitnla.model.config import ViTConfig
 from vitnla.sources.load import load_model
+from vitnla.sources.source_model import SourceModel
 from vitnla.training.config import DistillConfig
 from vitnla.training.distill import teach
 from vitnla.training.loop import Progress
@@ -23,89 +36,150 @@ OnStep = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Candidate:
-    """One bundle: `share` of the dense time kept by `auto` (None is the dense model), int8 in a form of `LOWERINGS` (None is fp32).
+    """One bundle.
 
-    Time is counted by `prices`. With `lessons`, the dense model has taught it before it was quantised.
+    Args:
+        share: of the dense time, kept by `auto`; `None` is the dense model.
+        lowering: to int8; `None` is fp32.
+        lessons: by which the dense model has taught it before it was quantised.
+        prices: what `auto` counts time by.
     """
 
     share: float | None
-    lowering: str | None
+    lowering: Lowering | None = None
     lessons: Lessons | None = None
-    prices: LatencyTarget = DEFAULT_TARGET
+    prices: RuntimePrecision = DEFAULT_TARGET
+
+    @property
+    def label(self) -> str:
+        """What people call it: `dense · fp32`, `auto 0.6 · int8`, `auto 0.4 · int8 · distilled`."""
+        base = "dense" if self.share is None else f"auto {self.share:g}"
+        precision = "fp32" if self.lowering is None else self.lowering.precision
+        return " · ".join([base, precision, *(["distilled"] if self.lessons else [])])
 
     @property
     def name(self) -> str:
-        """Of the bundle and its folder: `dense-fp32`, `auto-0.48-int8-openvino`, `auto-0.4-by-openvino-int8-distilled-2x9000-fp32`."""
+        """Of its folder: `dense-fp32`, `auto-0.48-int8-openvino`, `auto-0.4-by-openvino-int8-distilled-2x9000-fp32`."""
         base = "dense" if self.share is None else f"auto-{self.share:g}"
         if self.prices != DEFAULT_TARGET:
             base += f"-by-{self.prices.label.replace(':', '-')}"
         if self.lessons is not None:
             base += f"-distilled-{self.lessons.name}"
-        return f"{base}-fp32" if self.lowering is None else f"{base}-int8-{self.lowering}"
+        if self.lowering is None:
+            return f"{base}-fp32"
+        activations = [] if self.lowering.activations == ASYMMETRIC else [self.lowering.activations]
+        return "-".join([base, self.lowering.precision, self.lowering.runtime, *activations])
 
     @property
     def runtimes(self) -> frozenset[str] | None:
         """Where it is measured; None is everywhere."""
-        return None if self.lowering_runtime is None else frozenset({self.lowering_runtime})
-
-    @property
-    def lowering_runtime(self) -> str | None:
-        """What int8 is for."""
-        return None if self.lowering is None else self.lowering.partition("-")[0]
-
-    @property
-    def activations(self) -> str:
-        """Of int8, see `ExportOptions`."""
-        return SYMMETRIC if self.lowering is not None and self.lowering.endswith(SYMMETRIC) else ASYMMETRIC
+        return None if self.lowering is None else frozenset({self.lowering.runtime})
 
 
-def make(candidate: Candidate, request: TuneRequest, on_step: OnStep) -> Bundle:
-    """Export a candidate with its accuracy on the validation split, or open it where an earlier run has made it.
+def labels(candidates: Iterable[Candidate]) -> dict[str, str]:
+    """Name of each candidate -> its label, with the kind of its activations where another of that label is for the same runtime."""
+    candidates = tuple(candidates)
+    places = Counter((one.label, one.lowering and one.lowering.runtime) for one in candidates)
+    found = {}
+    for one in candidates:
+        shared = one.lowering is not None and places[one.label, one.lowering.runtime] > 1
+        found[one.name] = f"{one.label} · {one.lowering.activations}" if shared and one.lowering else one.label
+    return found
 
-    INT8 is made from the fp32 bundle of the same share, so each share is decomposed once.
+
+class CandidateFactory:
+    """Makes the bundles of a tuning, each once, from a model and data that are loaded once.
+
+    Args:
+        request: its folder keeps the bundles, so that a tuning that was interrupted goes on with them.
+        source: the dense model of the request.
+        data: the data of the request.
+        on_step: told what is being done.
     """
-    folder = request.folder / "candidates" / candidate.name
-    if (folder / MANIFEST).is_file():
-        return open_bundle(folder)
-    return _export(candidate, request, folder, ("validation", min(request.images, PICTURED)), on_step)
 
+    def __init__(self, request: TuneRequest, source: SourceModel, data: Dataset, on_step: OnStep) -> None:
+        self._request, self._source, self._data, self._on_step = request, source, data, on_step
+        self._made: dict[Candidate, Bundle] = {}
+        self.threads = request.threads
+        """CPU threads that operators are timed with; to be set once they are settled."""
 
-def hand_over(candidate: Candidate, request: TuneRequest, folder: Path, on_step: OnStep) -> Bundle:
-    """The answer's bundle, with its accuracy on the test split, which nothing has looked at before."""
-    return _export(candidate, request, folder, ("test", request.test_images), on_step)
+    def make(self, candidate: Candidate) -> Bundle:
+        """Export a candidate with its accuracy on the validation split, or open it where an earlier run has made it.
 
+        INT8 is made from the fp32 bundle of the same share, so each share is decomposed once.
+        """
+        if candidate not in self._made:
+            folder = self._request.folder / "candidates" / candidate.name
+            scored = ("validation", min(self._request.images, PICTURED))
+            kept = open_bundle(folder) if (folder / MANIFEST).is_file() else None
+            self._made[candidate] = kept or self._export(candidate, candidate.name, folder, scored, again=False)
+        return self._made[candidate]
 
-def _export(candidate: Candidate, request: TuneRequest, folder: Path, split: tuple[str, int | None], on_step: OnStep) -> Bundle:
-    model, method, settings = request.model, "none", {}
-    if candidate.lowering is not None or split[0] == "test":
-        model = str(make(replace(candidate, lowering=None), request, on_step).folder) if candidate.share is not None else model
-    elif candidate.lessons is not None:
-        model = str(_taught(candidate, candidate.lessons, request, on_step))
-    elif candidate.share is not None:
-        method, settings = "auto", {"target_latency": candidate.share}
-    options = ExportOptions(
-        name=candidate.name, precision="fp32" if candidate.lowering is None else "int8", runtime=candidate.lowering_runtime,
-        int8_activations=candidate.activations, eval_split=split[0], eval_images=split[1], force=True,
-    )  # fmt: skip
-    export = ExportRequest(
-        model, request.data, method, settings, folder, options, request.command, request.calibration_images,
-        latency_batch=request.batch, latency_threads=request.threads, latency_target=candidate.prices,
-    )  # fmt: skip
-    return export_model(export, lambda text: on_step(f"{candidate.name}: {text}"))
+    def hand_over(self, candidate: Candidate, name: str, folder: Path) -> Bundle:
+        """The answer's bundle under a name for people, with its accuracy on the test split, which nothing has looked at before."""
+        return self._export(candidate, name, folder, ("test", self._request.test_images), again=True)
 
+    def _export(self, candidate: Candidate, name: str, folder: Path, split: tuple[str, int | None], *, again: bool) -> Bundle:
+        lowering = candidate.lowering or Lowering()
+        options = ExportOptions(
+            name=name, precision=lowering.precision, runtime=lowering.runtime, int8_activations=lowering.activations,
+            eval_split=split[0], eval_images=split[1], force=True,
+        )  # fmt: skip
 
-def _taught(candidate: Candidate, lessons: Lessons, request: TuneRequest, on_step: OnStep) -> Path:
-    """The checkpoint of a candidate that the dense model has taught; a run that was interrupted goes on."""
-    folder = request.folder / "candidates" / f"{candidate.name}-run"
-    student = make(replace(candidate, lowering=None, lessons=None), request, on_step)
+        def on_step(text: str) -> None:
+            self._on_step(f"{candidate.label}: {text}")
 
-    def on_batch(done: int, total: int, loss: float) -> None:
-        on_step(f"{candidate.name}: distilling, batch {done} of {total}, loss {loss:.3f}")
+        plan = plan_export(self._source, self._data, options, folder, lowering)
+        return write_model_bundle(self._decomposed(candidate, on_step, again=again), plan, self._request.command, on_step)
 
-    progress = Progress(on_step=on_batch, on_note=lambda text: on_step(f"{candidate.name}: {text}"))
-    config = DistillConfig(epochs=lessons.epochs)
-    teach(
-        load_model(request.model), load_model(str(student.folder)), load_data(request.data), config, folder, progress,
-        lessons.images,
-    )  # fmt: skip
-    return folder
+    def _decomposed(self, candidate: Candidate, on_step: OnStep, *, again: bool) -> DecomposedModel:
+        """The candidate's model; the one of its fp32 bundle where that is made already."""
+        if candidate.share is None:
+            return decompose(self._source, NoneConfig(), self._data, method=NONE, on_step=on_step)
+        if candidate.lowering is not None or again:
+            return self._stored(self.make(replace(candidate, lowering=None)).folder)
+        if candidate.lessons is not None:
+            return self._stored(self._taught(candidate, candidate.lessons, on_step))
+
+        def measure(config: ViTConfig) -> LatencyModel:
+            return self._time_operators(config, candidate.prices, on_step)
+
+        return decompose(
+            self._source, AutoConfig(target_latency=candidate.share), self._data, method="auto",
+            calibration_images=self._request.calibration_images, measure_latency=measure, on_step=on_step,
+        )  # fmt: skip
+
+    def _stored(self, folder: Path) -> DecomposedModel:
+        """A model that was decomposed, and perhaps taught, before.
+
+        Raises:
+            InputError: the folder holds none, or it was made from another dense model.
+        """
+        stored = load_model(str(folder))
+        origin = stored.origin
+        if origin is None or origin.source_sha256 != self._source.sha256:
+            raise InputError(
+                f"{folder} was not made from the model '{self._source.spec}' as it is now", "remove it, or tune in another folder"
+            )
+        config = make_config(METHODS[origin.method], origin.method_config)
+        decomposition = Decomposition(stored.model, origin.layers)
+        return DecomposedModel(self._source, decomposition, origin.method, config, self._data, origin.distillation)
+
+    def _time_operators(self, config: ViTConfig, prices: RuntimePrecision, on_step: OnStep) -> LatencyModel:
+        def progress(done: int, total: int) -> None:
+            on_step(f"timing operators on {prices.label}, round {done} of {total}")
+
+        return cached_latency(config, prices, self._request.batch, self.threads, progress)
+
+    def _taught(self, candidate: Candidate, lessons: Lessons, on_step: OnStep) -> Path:
+        """The checkpoint of a candidate that the dense model has taught; a run that was interrupted goes on."""
+        folder = self._request.folder / "candidates" / f"{candidate.name}-run"
+        student = self.make(replace(candidate, lowering=None, lessons=None))
+
+        def on_batch(done: int, total: int, loss: float) -> None:
+            on_step(f"distilling, batch {done} of {total}, loss {loss:.3f}")
+
+        progress = Progress(on_step=on_batch, on_note=on_step)
+        config = DistillConfig(epochs=lessons.epochs)
+        teach(self._source, load_model(str(student.folder)), self._data, config, folder, progress, lessons.images)
+        return folder

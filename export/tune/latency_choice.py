@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from export.latency.target import LatencyTarget
+from export.latency.target import parse_latency_target
 from export.tune.request import TuneRequest
 from runtime.bench.cells import speed_ratio
-from runtime.bench.plan import BenchPlan, Target
+from runtime.bench.plan import BenchPlan, Case
 from runtime.bench.run import run_bench
 from runtime.bundle.schema import Bundle
 from runtime.results.schema import Cell, Ratio
+from runtime.runners.runtime_precision import RuntimePrecision
 from vitnla.common.errors import VerdictError
 from vitnla.common.files import write_atomically
 from vitnla.common.schema import Record
@@ -29,7 +30,7 @@ class _Kept(Record):
 class Settled(NamedTuple):
     """What `auto` counts an operator's time by, and the CPU threads."""
 
-    prices: LatencyTarget
+    prices: RuntimePrecision
     threads: int
 
 
@@ -56,11 +57,12 @@ def settle(request: TuneRequest, dense: Sequence[Bundle], only: dict[str, frozen
         plan = BenchPlan(
             tuple(dense), request.targets, (request.batch,), request.threads, seconds=request.seconds / 2, rounds=_ROUNDS, only=only
         )  # fmt: skip
-        fastest = fastest_of(run_bench(plan, command=request.command))
-        bundle = next(one for one in dense if one.name == fastest.bundle)
-        kept = _Kept(target=prices_of(fastest).label, threads=_threads(request, bundle, Target.parse(fastest.runtime)))
+        cells = run_bench(plan, command=request.command)
+        fastest = fastest_of(cells)
+        case = next(case for case, cell in zip(plan.cases(), cells, strict=True) if cell is fastest)
+        kept = _Kept(target=case.runs_as.label, threads=_threads(request, case))
         write_atomically(path, kept.to_json())
-    return Settled(request.prices or LatencyTarget.parse(kept.target), kept.threads or request.threads)
+    return Settled(request.prices or parse_latency_target(kept.target), kept.threads or request.threads)
 
 
 def fastest_of(cells: Sequence[Cell]) -> Cell:
@@ -75,33 +77,30 @@ def fastest_of(cells: Sequence[Cell]) -> Cell:
     return max(measured, key=lambda cell: cell.images_per_s or 0.0)
 
 
-def prices_of(cell: Cell) -> LatencyTarget:
-    """Of where a cell was measured."""
-    target = Target.parse(cell.runtime)
-    # An int8 graph is one, whatever the arithmetic of the rest.
-    return LatencyTarget(target.runtime, "int8") if cell.precision == "int8" else LatencyTarget.parse(target.label)
-
-
-def _threads(request: TuneRequest, bundle: Bundle, target: Target) -> int:
+def _threads(request: TuneRequest, case: Case) -> int:
     if not request.fewer_threads:
         return request.threads
-    targets = tuple(replace(target, threads=count) for count in (request.threads, *request.fewer_threads))
+    counts = (request.threads, *request.fewer_threads)
+    targets = tuple(replace(case.target, threads=count) for count in counts)
     plan = BenchPlan(
-        (bundle,), targets, (request.batch,), request.threads, seconds=request.seconds / 2, rounds=_ROUNDS, processes=_PROCESSES
+        (case.bundle,), targets, (request.batch,), request.threads, seconds=request.seconds / 2, rounds=_ROUNDS, processes=_PROCESSES
     )  # fmt: skip
-    return threads_of(run_bench(plan, command=request.command))
+    return threads_of(counts, run_bench(plan, command=request.command))
 
 
-def threads_of(cells: Sequence[Cell]) -> int:
-    """Those of the first cell, unless another one is faster than it by more than chance explains."""
-    first, best = cells[0], cells[0]
-    for cell in cells[1:]:
-        if first.error or cell.error:
+def threads_of(counts: Sequence[int], cells: Sequence[Cell]) -> int:
+    """The first count, unless the cell of another one is faster than the first cell by more than chance explains.
+
+    Args:
+        counts: of CPU threads.
+        cells: one for each count, of one interleaved run.
+    """
+    first, best, chosen = cells[0], cells[0], counts[0]
+    for count, cell in zip(counts, cells, strict=True):
+        if cell is first or first.error or cell.error:
             continue
         ratio = speed_ratio(cell, first)
         faster = ratio is not None and Ratio(baseline=first.key, **ratio._asdict()).verdict == "faster"
-        best = cell if faster and (cell.images_per_s or 0.0) > (best.images_per_s or 0.0) else best
-    count = Target.parse(best.runtime).threads
-    if count is None:
-        raise ValueError(f"{best.key} names no threads")
-    return count
+        if faster and (cell.images_per_s or 0.0) > (best.images_per_s or 0.0):
+            best, chosen = cell, count
+    return chosen

@@ -14,7 +14,6 @@ from export.graph.inputs import bundle_preparation
 from export.tune.candidates import OnStep
 from export.tune.request import TuneRequest
 from runtime.bench.plan import Target
-from runtime.bundle.api import open_session
 from runtime.bundle.schema import MODEL, Bundle
 from runtime.results.statistics import Interval, wilson
 from runtime.runners.batches import run_in_batches
@@ -120,7 +119,7 @@ class Judge:
 
     def fits(self, bundle: Bundle, target: Target) -> bool:
         """Whether a bundle on a runtime is within the budget. The dense fp32 model is, by definition, on the reference runtime."""
-        if bundle.name == self._dense.name and target == self._request.reference:
+        if bundle == self._dense and target == self._request.reference:
             return True
         found = self.loss(bundle, target)
         self._say(f"{bundle.name} on {target.label}: what it loses")
@@ -169,7 +168,7 @@ class Classifier:
     def __init__(self, bundle: Bundle, target: Target, request: TuneRequest) -> None:
         self._prepare = bundle_preparation(bundle)
         self._batch = request.batch
-        self._session = open_session(bundle, target.label, provider=target.provider, threads=request.threads, batch=request.batch)
+        self._session = target.open(bundle, request.threads, request.batch)
 
     def __enter__(self) -> Classifier:
         return self

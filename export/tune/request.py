@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.latency.target import LatencyTarget
+from export.precision.request import Lowering, lowerings
 from runtime.bench.plan import Target
+from runtime.machine.facts import machine_facts
+from runtime.runners.registry import known_traits, runner
+from runtime.runners.runtime_precision import RuntimePrecision
 from vitnla.common.errors import InputError
 from vitnla.common.schema import Record
 
 PICTURED = 2000
 """Validation images, at most, on which every candidate's manifest and every cell of the report are scored."""
-LOWERINGS = {"ort": ("ort",), "openvino": ("openvino-symmetric", "openvino")}
-"""Runtimes for which int8 graphs are tuned here, and their forms, the fastest first; another is tried where that loses too much."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class TuneRequest:
     seconds: float
     folder: Path
     command: str
-    prices: LatencyTarget | None = None
+    prices: RuntimePrecision | None = None
     lessons: Lessons | None = None
     fewer_threads: tuple[int, ...] = ()
 
@@ -90,9 +91,9 @@ class TuneRequest:
         return first
 
     @property
-    def lowerings(self) -> tuple[str, ...]:
+    def lowerings(self) -> tuple[Lowering, ...]:
         """Every form of int8 graph for those runtimes."""
-        return tuple(form for runtime in self.lowering_targets for form in LOWERINGS[runtime])
+        return tuple(form for runtime in self.lowering_targets for form in int8_forms(runtime))
 
     @property
     def taught_images(self) -> int | None:
@@ -120,12 +121,38 @@ class TuneRequest:
         if not self.time_budget_s > 0:
             raise InputError(f"expected a time budget above 0 s, got {self.time_budget_s:g}", "such as --time-budget 20m")
         for target in self.targets:
-            if target.runtime not in LOWERINGS or target.provider != "cpu":
-                hint = f"tune chooses among {' and '.join(LOWERINGS)} so far; export --precision and bench compare the others"
+            if target.runtime not in tunable_runtimes() or target.provider != "cpu":
+                able = " and ".join(tunable_runtimes())
+                hint = f"tune chooses among {able} so far; export --precision and bench compare the others"
                 raise InputError(f"tune does not know runtime '{target.label}'", hint)
         if all(target.precision is not None for target in self.targets):
             found = ", ".join(target.label for target in self.targets)
             raise InputError(f"expected a runtime in fp32 to hold the others against, got {found}", "add --runtime ort")
+
+
+def int8_forms(runtime: str) -> tuple[Lowering, ...]:
+    """The forms of an int8 graph for a runtime, the fastest first; another is tried where that loses too much."""
+    return lowerings(RuntimePrecision(runtime, "int8"))
+
+
+def tunable_runtimes() -> tuple[str, ...]:
+    """Names of the runtimes that `tune` may choose, whether they can run here or not."""
+    return tuple(name for name, traits in known_traits().items() if traits.tunable)
+
+
+def default_targets() -> tuple[Target, ...]:
+    """Every runtime that can be tuned for and runs here, and its lower precisions where the processor has instructions for them."""
+    flags = set(machine_facts()["cpu_flags"])
+    found: list[Target] = []
+    for name in tunable_runtimes():
+        made = runner(name)
+        if not made.availability().ok:
+            continue
+        found.append(Target(name))
+        needed = made.traits.run_precision_flags
+        if not needed or flags.intersection(needed):
+            found += [Target(name, precision=precision) for precision in made.traits.run_precisions if precision != "fp32"]
+    return tuple(found)
 
 
 class TuneSettings(Record):

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from export.latency.target import LatencyTarget
-from export.tune.candidates import Candidate, OnStep, make
+from export.tune.candidates import Candidate, CandidateFactory, OnStep
 from export.tune.loss_test import Judge
 from export.tune.next_cut import next_share, next_taught
-from export.tune.request import LOWERINGS, Lessons, TuneRequest
+from export.tune.request import Lessons, TuneRequest, int8_forms
 from runtime.bench.plan import Target
+from runtime.runners.runtime_precision import RuntimePrecision
 
 _RESERVE = 2.0
 """The final comparison and the hand-over take about as long as this many shares."""
@@ -25,6 +25,7 @@ class Search:
 
     Args:
         request: see `TuneRequest`.
+        factory: makes the bundles.
         prices: what time is counted by.
         judge: of the losses.
         started: `time.monotonic()` when the tuning began.
@@ -32,7 +33,8 @@ class Search:
     """
 
     request: TuneRequest
-    prices: LatencyTarget
+    factory: CandidateFactory
+    prices: RuntimePrecision
     judge: Judge
     started: float
     say: OnStep
@@ -69,13 +71,13 @@ class Search:
 
         def fits(one: Candidate, target: Target) -> bool:
             self.made.append(one)
-            return self.judge.fits(make(one, self.request, self.say), target)
+            return self.judge.fits(self.factory.make(one), target)
 
         if not fits(candidate, self.request.reference):
             return False
         # One for every runtime, since which is the fastest is only known once they are measured.
         lowered = [
-            any(fits(replace(candidate, lowering=form), target) for form in LOWERINGS[runtime])
+            any(fits(replace(candidate, lowering=form), target) for form in int8_forms(runtime))
             for runtime, target in self.request.lowering_targets.items()
         ]
         return any(lowered)

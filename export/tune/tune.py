@@ -5,23 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from export.latency.target import LatencyTarget
-from export.tune.candidates import Candidate, OnStep, hand_over, make
+from export.bundle.evaluation import evaluation_of
+from export.tune.candidates import Candidate, CandidateFactory, OnStep, labels
 from export.tune.choice import Choice, choose
 from export.tune.latency_choice import settle
 from export.tune.loss_test import Classifier, Judge, Loss, judging_splits
-from export.tune.request import TuneRequest, TuneSettings
+from export.tune.request import PICTURED, TuneRequest, TuneSettings
 from export.tune.search import Search
-from runtime.bench.plan import BenchPlan, Target
+from runtime.bench.plan import BenchPlan, Case
 from runtime.bench.run import run_bench
 from runtime.bundle.schema import Bundle
-from runtime.check.accuracy import Evaluation
 from runtime.results.schema import Cell, append_cells
 from runtime.results.statistics import Interval
+from runtime.runners.runtime_precision import RuntimePrecision
 from vitnla.common.errors import InputError
 from vitnla.common.files import write_atomically
+from vitnla.data.dataset import Dataset
 from vitnla.data.load import load_data
+from vitnla.sources.load import load_model
 
 SETTINGS, RESULTS, ANSWER = "tune.json", "results.jsonl", "bundle"
 _FINALISTS = 3
@@ -40,7 +43,7 @@ class Answer:
     top1: Interval
     """Of the answer on the test split, where and as it was timed."""
     cells: tuple[Cell, ...]
-    prices: LatencyTarget
+    prices: RuntimePrecision
     """What time was counted by."""
     threads: int
     """Of every runtime, as was the fastest for the dense model."""
@@ -51,12 +54,19 @@ class Answer:
     seconds: float
 
 
-def tune(request: TuneRequest, evaluation: Evaluation, on_step: OnStep = lambda text: None) -> Answer:
+class _Entry(NamedTuple):
+    """A cell, and what it was measured on."""
+
+    candidate: Candidate
+    case: Case
+    cell: Cell
+
+
+def tune(request: TuneRequest, on_step: OnStep = lambda text: None) -> Answer:
     """Find the fastest bundle within the loss.
 
     Args:
         request: see `TuneRequest`.
-        evaluation: some validation images, for the picture: every cell is scored on them.
         on_step: told what is being done, with what is left of the time budget.
 
     Raises:
@@ -71,40 +81,64 @@ def tune(request: TuneRequest, evaluation: Evaluation, on_step: OnStep = lambda 
         left = request.time_budget_s - (time.monotonic() - started)
         on_step(f"{text} ({max(left, 0) / 60:.0f} min of the budget left)")
 
+    for lowering in request.lowerings:
+        lowering.require()
+    say(f"loading model {request.model} and data {request.data}")
+    source, data = load_model(request.model), load_data(request.data)
+    factory = CandidateFactory(request, source, data, say)
     dense = [Candidate(None, lowering) for lowering in (None, *request.lowerings)]
-    bundles = [make(one, request, say) for one in dense]
+    bundles = [factory.make(one) for one in dense]
     say("timing the dense bundles")
     prices, threads = settle(request, bundles, _places(dense))
     request = replace(request, threads=threads)
-    data = load_data(request.data)
+    factory.threads = threads
     judge = Judge(request, bundles[0], judging_splits(data, request.images, request.taught_images), say)
-    search = Search(request, prices, judge, started, say)
+    search = Search(request, factory, prices, judge, started, say)
     search.run()
     finalists = _finalists(search)
     aside = [one for one in search.made if one not in finalists and one.lowering is None]
-    candidates = [*dense, *finalists, *aside]
-    # They are there for the picture, so on one runtime only.
-    elsewhere = {one.name: frozenset({request.reference.runtime}) for one in aside}
-    plan = BenchPlan(
-        tuple(make(one, request, say) for one in candidates), request.targets, (request.batch,), request.threads,
-        seconds=request.seconds, rounds=_ROUNDS, processes=_PROCESSES, only=_places(candidates) | elsewhere,
-    )  # fmt: skip
-    cells = run_bench(plan, evaluation, command=request.command, progress=lambda done, total, text: say(text))
-    made = {bundle.name: bundle for bundle in plan.bundles}
+    entries = _measure([*dense, *finalists], aside, request, factory, data, say)
+    cells = [entry.cell for entry in entries]
 
-    choice = choose(cells, lambda cell: judge.fits(made[cell.bundle], Target.parse(cell.runtime)))
+    def entry_of(cell: Cell) -> _Entry:
+        return next(entry for entry in entries if entry.cell is cell)
+
+    def fits(cell: Cell) -> bool:
+        case = entry_of(cell).case
+        return judge.fits(case.bundle, case.target)
+
+    choice = choose(cells, fits)
     marked = [choice.marked(request.question) if cell is choice.cell else cell for cell in cells]
     append_cells(request.folder / RESULTS, marked)
-    winner = next(one for one in candidates if one.name == choice.cell.bundle)
-    target = Target.parse(choice.cell.runtime)
-    loss = judge.loss(made[winner.name], target)
-    bundle = hand_over(winner, request, request.folder / ANSWER, say)
-    say(f"{bundle.name} on {target.label}: test accuracy")
+    winner = entry_of(choice.cell)
+    loss = judge.loss(winner.case.bundle, winner.case.target)
+    bundle = factory.hand_over(winner.candidate, choice.cell.title, request.folder / ANSWER)
+    say(f"{bundle.name} on {winner.case.target.label}: test accuracy")
     test = data.split("test")
-    with Classifier(bundle, target, request) as classifier:
+    with Classifier(bundle, winner.case.target, request) as classifier:
         top1 = classifier.top1(test.head(request.test_images))
     seconds = time.monotonic() - started
     return Answer(bundle, choice, loss, top1, tuple(marked), prices, threads, search.tried, search.taught, seconds)
+
+
+def _measure(
+    candidates: Sequence[Candidate], aside: Sequence[Candidate], request: TuneRequest, factory: CandidateFactory, data: Dataset, say: OnStep
+) -> list[_Entry]:  # fmt: skip
+    """Measure candidates side by side, each where it is meant to run; those `aside` are for the picture, so on one runtime only."""
+    everything = [*candidates, *aside]
+    bundles = [factory.make(one) for one in everything]
+    only = _places(candidates) | {one.name: frozenset({request.reference.runtime}) for one in aside}
+    plan = BenchPlan(
+        tuple(bundles), request.targets, (request.batch,), request.threads, seconds=request.seconds,
+        rounds=_ROUNDS, processes=_PROCESSES, only=only, labels=labels(everything),
+    )  # fmt: skip
+    evaluation = evaluation_of(data.split("validation"), min(request.images, PICTURED))
+    cells = run_bench(plan, evaluation, command=request.command, progress=lambda done, total, text: say(text))
+
+    def candidate_of(case: Case) -> Candidate:
+        return next(one for one, bundle in zip(everything, bundles, strict=True) if bundle is case.bundle)
+
+    return [_Entry(candidate_of(case), case, cell) for case, cell in zip(plan.cases(), cells, strict=True)]
 
 
 def _finalists(search: Search) -> list[Candidate]:

@@ -118,7 +118,8 @@ def _cell(one: Measured, origin: Origin) -> Cell:
     bundle, manifest = one.case.bundle, one.case.bundle.manifest
     described = Cell(
         run=origin.run, created=origin.created, command=origin.command, machine=origin.machine, scenario=origin.plan.scenario,
-        bundle=bundle.name, bundle_path=str(bundle.folder), method=manifest.method, precision=one.case.target.precision_on(bundle),
+        bundle=bundle.name, label=origin.plan.labels.get(bundle.name), bundle_path=str(bundle.folder), method=manifest.method,
+        precision=one.case.target.precision_on(bundle), activations=manifest.quantization and manifest.quantization.activations,
         runtime=one.case.target.label, batch=one.case.batch, macs=manifest.macs, parameters=manifest.parameters,
         layers=manifest.layers, export_accuracy=manifest.accuracy, losses=manifest.losses, model_mb=bundle.model_bytes() / _MIB, cpus=one.cpus,
         batch_search=one.found.batch_search if one.found else (),

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import Self, get_args
 
 from runtime.bundle.engines import EnginePrecision
-from runtime.bundle.schema import Bundle
+from runtime.bundle.schema import Bundle, Precision
 from runtime.process.affinity import usable_cpus
 from runtime.results.schema import Scenario
-from runtime.runners.base import Hint, RunOptions
-from runtime.runners.openvino_cpu import ARITHMETIC
-from runtime.runners.registry import runner
-from runtime.runners.trt.library import ENGINE_RUNTIMES, engine_flavor
+from runtime.runners.base import EngineRunner, Hint, RunOptions, Session
+from runtime.runners.registry import known_traits, runner, traits
+from runtime.runners.runtime_precision import RuntimePrecision
+from runtime.runners.traits import Traits
 from vitnla.common.errors import InputError, MissingDependencyError, unknown_name
 
 MULTI_STREAM = 8
@@ -36,10 +36,12 @@ def scenario_named(name: str) -> Scenario:
     raise unknown_name("scenario", name, scenarios)
 
 
-def _precisions(runtime: str) -> tuple[EnginePrecision, ...]:
-    if runtime in ENGINE_RUNTIMES:
-        return get_args(EnginePrecision)
-    return ARITHMETIC if runtime == "openvino" else ()
+def _traits(runtime: str) -> Traits:
+    """What a runtime can do; nothing where its module cannot be imported, which `unavailable` tells."""
+    try:
+        return traits(runtime)
+    except MissingDependencyError:
+        return Traits()
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class Target:
     Args:
         runtime: its name.
         provider: the execution provider of ONNX Runtime.
-        precision: of the engine, for the runtimes that run engines; `None` stands for each that the bundle holds. For OpenVINO,
-            of what the graph computes in floating point; `None` is the bundle's own.
+        precision: of the engine, for the runtimes that run engines; `None` stands for each that the bundle holds. For those that run
+            the graph, of what it computes in floating point; `None` is the bundle's own.
         threads: CPU threads, where they are not those of everything else that is measured.
     """
 
@@ -76,10 +78,11 @@ class Target:
         threads = int(count) if at else None
         runtime, colon, precision = text.partition(":")
         if not colon:
-            return cls(runtime, provider if runtime == "ort" else "cpu", threads=threads)
-        known = _precisions(runtime)
+            return cls(runtime, provider if _traits(runtime).providers else "cpu", threads=threads)
+        known = _traits(runtime).run_precisions
         if not known:
-            hint = f"only {', '.join(ENGINE_RUNTIMES)} and openvino take one, as in trt:fp16; --provider chooses that of ort"
+            able = [name for name, found in known_traits().items() if found.run_precisions]
+            hint = f"only {', '.join(able)} take one, as in trt:fp16; --provider chooses that of ort"
             raise InputError(f"runtime '{runtime}' takes no precision, got '{text}'", hint)
         for one in known:
             if one == precision:
@@ -99,17 +102,33 @@ class Target:
 
     def on(self, bundle: Bundle) -> tuple[Self, ...]:
         """This target on a bundle: one per engine precision, where none was named. Without engines, loading says what is missing."""
-        if self.runtime not in ENGINE_RUNTIMES or self.precision is not None:
+        if self.precision is not None or not _traits(self.runtime).runs_engines:
             return (self,)
-        library = engine_flavor(self.runtime).name
-        held = {record.precision for record in bundle.engine_records() if record.runtime == library}
-        known: tuple[EnginePrecision, ...] = get_args(EnginePrecision)
-        return tuple(replace(self, precision=one) for one in known if one in held) or (self,)
+        made = runner(self.runtime)
+        if not isinstance(made, EngineRunner):
+            raise TypeError(f"runtime '{self.runtime}' runs engines by its traits, but has no `engine_precisions`")
+        return tuple(replace(self, precision=one) for one in made.engine_precisions(bundle)) or (self,)
 
-    def precision_on(self, bundle: Bundle) -> str:
+    def precision_on(self, bundle: Bundle) -> Precision:
         """The precision in which it runs a bundle; an INT8 graph stays one, whatever the rest of it is computed in."""
         own = bundle.manifest.precision
-        return own if self.runtime == "openvino" and own != "fp32" else self.precision or own
+        return own if own != "fp32" and not _traits(self.runtime).runs_engines else self.precision or own
+
+    def open(self, bundle: Bundle, threads: int, batch: int) -> Session:
+        """Open a bundle on it.
+
+        Args:
+            bundle: an opened bundle.
+            threads: CPU threads, where the target has none of its own.
+            batch: the batch size that will be run.
+
+        Raises:
+            InputError: the runtime is unknown or refuses the graph.
+            MissingDependencyError: the runtime cannot run here; says why and how to mend it.
+        """
+        chosen = runner(self.runtime)
+        chosen.availability().require(self.runtime)
+        return chosen.load(bundle, self.options(threads, batch))
 
     def unavailable(self) -> MissingDependencyError | None:
         """Why the runtime cannot run here, or None where it can."""
@@ -133,6 +152,11 @@ class Case:
         """Unique within a plan."""
         return f"{self.bundle.name}/{self.target.label}/b{self.batch}"
 
+    @property
+    def runs_as(self) -> RuntimePrecision:
+        """The runtime, and the precision in which it runs the bundle."""
+        return RuntimePrecision(self.target.runtime, self.target.precision_on(self.bundle))
+
 
 @dataclass(frozen=True)
 class BenchPlan:
@@ -155,6 +179,7 @@ class BenchPlan:
         p99_bound_ms: server: longest 99th percentile of latency that is good enough.
         cpus: logical processors for every worker; None leaves them those of this process.
         only: bundle name -> runtimes that it is measured on; those not named are measured on all.
+        labels: bundle name -> a short label for tables, unambiguous beside the runtime; those not named go by their name.
     """
 
     bundles: tuple[Bundle, ...]
@@ -172,6 +197,7 @@ class BenchPlan:
     rate: float | None = None
     p99_bound_ms: float | None = None
     cpus: tuple[int, ...] | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def calls(self) -> int:

@@ -8,7 +8,6 @@ from runtime.bench.plan import Target
 from runtime.bundle.schema import Bundle, open_bundle
 from runtime.process.affinity import usable_cpus
 from runtime.runners.base import Session
-from runtime.runners.registry import runner
 
 
 def load_bundle(folder: str | Path) -> Bundle:
@@ -37,7 +36,4 @@ def open_session(
         MissingDependencyError: the runtime cannot run here; says why and how to mend it.
     """
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    target = Target.parse(runtime, provider)
-    chosen = runner(target.runtime)
-    chosen.availability().require(target.runtime)
-    return chosen.load(opened, target.options(threads or len(usable_cpus()), batch))
+    return Target.parse(runtime, provider).open(opened, threads or len(usable_cpus()), batch)

@@ -67,6 +67,8 @@ class Quantization(Record):
     """Linears that were quantised."""
     kept_in_float: tuple[str, ...] = ()
     """Nodes left alone because measurement found them sensitive."""
+    activations: str | None = None
+    """Kind of the int8 activations, where the quantiser has a choice; null in older bundles."""
     divergence: float | None = None
     """Mean KL divergence of the logits from the fp32 graph's, in nats, on the calibration images."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from runtime.runners.traits import Traits
 from vitnla.common.schema import Record
 
 FIRST_RTX = 75
@@ -21,24 +22,28 @@ class Finding(Record):
     remedy: str = ""
 
 
-def diagnose(machine: Mapping[str, Any], providers: Sequence[str], *, driver: bool) -> list[Finding]:
+def diagnose(
+    machine: Mapping[str, Any], providers: Sequence[str], runtimes: Mapping[str, Traits], *, driver: bool
+) -> list[Finding]:
     """What to tell a user whose models are slower than expected, or do not run.
 
     Args:
         machine: see `machine_facts`.
         providers: execution providers that the installed ONNX Runtime lists.
+        runtimes: what each runtime can do, by its name, see `known_traits`.
         driver: whether an NVIDIA driver was found.
     """
     packages: Mapping[str, str] = machine["packages"]
     return [
-        *_instructions(machine["cpu_flags"]),
+        *_instructions(machine["cpu_flags"], runtimes),
         *_packages(packages),
+        *_quantizers(packages, runtimes),
         *_providers(packages, providers, driver=driver),
         *_gpus(machine["gpus"], packages),
     ]
 
 
-def _instructions(flags: Sequence[str]) -> Iterator[Finding]:
+def _instructions(flags: Sequence[str], runtimes: Mapping[str, Traits]) -> Iterator[Finding]:
     int8, bf16 = [one for one in _INT8 if one in flags], [one for one in _BF16 if one in flags]
     if int8:
         yield Finding(found=f"INT8 instructions: {', '.join(int8)}", means="int8 graphs are worth exporting: --precision int8")
@@ -48,7 +53,9 @@ def _instructions(flags: Sequence[str]) -> Iterator[Finding]:
             remedy="compare them: vitdeploy bench --controls",
         )  # fmt: skip
     if bf16:
-        yield Finding(found=f"BF16 instructions: {', '.join(bf16)}", means="--runtime openvino:bf16 is worth measuring")
+        able = [f"{name}:bf16" for name, traits in runtimes.items() if traits.runs_graph and "bf16" in traits.run_precisions]
+        means = f"--runtime {' or '.join(able)} is worth measuring" if able else "no runtime here is known to use them"
+        yield Finding(found=f"BF16 instructions: {', '.join(bf16)}", means=means)
     else:
         yield Finding(found="no BF16 instructions", means="bf16 is computed in fp32 here, no faster")
 
@@ -59,12 +66,17 @@ def _packages(packages: Mapping[str, str]) -> Iterator[Finding]:
             found="onnxruntime and onnxruntime-gpu are both installed", means="they overwrite each other's files; CUDA may be missing",
             remedy="pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu (or onnxruntime)",
         )  # fmt: skip
-    if "openvino" in packages and "nncf" not in packages:
-        yield Finding(
-            found="openvino without nncf",
-            means="int8 for OpenVINO cannot be exported",
-            remedy="pip install 'vitdeploy[openvino]'",
-        )
+
+
+def _quantizers(packages: Mapping[str, str], runtimes: Mapping[str, Traits]) -> Iterator[Finding]:
+    for name, traits in runtimes.items():
+        installed = [package for package in traits.packages if package in packages]
+        lacking = [package for package in traits.quantizer_packages if package not in packages]
+        if installed and lacking:
+            yield Finding(
+                found=f"{installed[0]} without {' and '.join(lacking)}", means=f"int8 for {name} cannot be exported",
+                remedy=f"pip install 'vitdeploy[{traits.extra}]'" if traits.extra else f"pip install {' '.join(lacking)}",
+            )  # fmt: skip
 
 
 def _providers(packages: Mapping[str, str], providers: Sequence[str], *, driver: bool) -> Iterator[Finding]:

@@ -11,19 +11,10 @@ from typing import Any
 import psutil
 
 from runtime.process.affinity import usable_cpus
+from runtime.runners.registry import known_traits
 
-_PACKAGES = (
-    "vitdeploy",
-    "numpy",
-    "onnx",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "openvino",
-    "nncf",
-    "tensorrt",
-    "tensorrt-rtx-cu13",
-    "torch",
-)
+_PACKAGES = ("vitdeploy", "numpy", "onnx")
+"""Reported beside those of the runtimes."""
 _FLAGS = (
     "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16",
     "amx_fp16", "asimd", "asimddp", "i8mm", "bf16", "sve",
@@ -68,8 +59,9 @@ def _field(line: str) -> tuple[str, str]:
 
 
 def _versions() -> dict[str, str]:
+    runtimes = known_traits().values()
     found = {}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *(name for one in runtimes for name in (*one.packages, *one.quantizer_packages))):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

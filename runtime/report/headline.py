@@ -81,7 +81,7 @@ def headline(cells: Sequence[Cell]) -> str:
 def _chosen(cell: Cell, answer: TuneAnswer) -> str:
     kind = ", which has no decomposition" if is_dense(cell) else ""
     gains = " and ".join(_times(gain) for gain in answer.gains)
-    chosen = f"{cell.bundle} on {cell.runtime} at batch {cell.batch}{kind}"
+    chosen = f"{cell.title} on {cell.runtime} at batch {cell.batch}{kind}"
     return f"Asked for {answer.question}, vitdeploy tune chose {chosen}{': ' + gains if gains else ''}."
 
 
@@ -98,7 +98,7 @@ def _highest_rate(cells: Sequence[Cell]) -> str | None:
     dense = [found for cell, found in held if is_dense(cell) and cell.runtime == best.runtime and cell is not best]
     beside = f", the dense model {significant(dense[0].rate)}" if dense else ""
     return (
-        f"With a p99 of at most {server.p99_bound_ms:g} ms, {best.bundle} on {best.runtime} takes the most queries: "
+        f"With a p99 of at most {server.p99_bound_ms:g} ms, {best.title} on {best.runtime} takes the most queries: "
         f"{significant(server.rate)} a second{beside}. Rates that were searched for have no interval."
     )
 
@@ -127,7 +127,7 @@ def _gain(cell: Cell, cells: Sequence[Cell]) -> str:
         if lost
         else "equal top-1"
     )
-    return f"{cell.bundle} on {cell.runtime} at batch {cell.batch}{kind}: {speed}, {change}"
+    return f"{cell.title} on {cell.runtime} at batch {cell.batch}{kind}: {speed}, {change}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -78,9 +78,12 @@ def unsteady_text(cell: Cell) -> str:
 COLUMNS: dict[str, Column] = {
     column.key: column
     for column in (
-        _words("bundle", "Bundle", lambda cell: cell.bundle),
+        _words("bundle", "Bundle", lambda cell: cell.title),
         _words("runtime", "Runtime", lambda cell: cell.runtime),
         _words("precision", "Precision", lambda cell: cell.precision),
+        Column(
+            "activations", "Activations", lambda cell: cell.activations or MISSING, lambda cell: cell.activations, numeric=False
+        ),
         _words("scenario", "Scenario", lambda cell: cell.scenario),
         _number("batch", "Batch", lambda cell: cell.batch, lambda value: f"{value:.0f}"),
         _number("rate", "Queries/s", lambda cell: cell.server.rate if cell.server else None),
@@ -113,8 +116,8 @@ COLUMNS: dict[str, Column] = {
 def columns_for(
     cells: Sequence[Cell], keys: Iterable[str] = tuple(COLUMNS), columns: Mapping[str, Column] = COLUMNS
 ) -> list[Column]:
-    """The named columns, less those that no cell has a value for, and `scenario` and `precision` where every cell has the same."""
-    dull = {key for key in ("scenario", "precision") if len({COLUMNS[key].text(cell) for cell in cells}) <= 1}
+    """The named columns, less those that no cell has a value for, and `scenario`, `precision` and `activations` where every cell has the same."""
+    dull = {key for key in ("scenario", "precision", "activations") if len({COLUMNS[key].text(cell) for cell in cells}) <= 1}
     return [columns[key] for key in keys if key not in dull and any(columns[key].text(cell) != MISSING for cell in cells)]
 
 
@@ -168,6 +171,8 @@ def _flat(cell: Cell) -> dict[str, Value]:
         "created": cell.created,
         "method": cell.method,
         **{key: column.value(cell) for key, column in COLUMNS.items()},
+        "bundle": cell.bundle,
+        "label": cell.label,
         "verdict": ratio.verdict if ratio else None,
         "ratio_low": ratio.low if ratio else None,
         "ratio_high": ratio.high if ratio else None,

@@ -97,12 +97,16 @@ class Cell(Record):
     created: str
     command: str
     bundle: str
+    label: str | None = None
+    """What tables call the bundle beside the runtime, where its name is long; null is the name."""
     bundle_path: str
     method: str
     runtime: str
     precision: str
     batch: int
     scenario: Scenario
+    activations: str | None = None
+    """Kind of the int8 activations, where the runtime's quantiser has a choice; null in older files."""
     error: str | None = None
     answer: TuneAnswer | None = None
     """Set in the cell that `vitdeploy tune` chose."""
@@ -150,8 +154,13 @@ class Cell(Record):
     machine: dict[str, Any] = Field(default_factory=dict)
 
     @property
+    def title(self) -> str:
+        """What tables call the bundle."""
+        return self.label or self.bundle
+
+    @property
     def key(self) -> str:
-        """How tables and ratios call this cell."""
+        """How ratios and messages call this cell."""
         return f"{self.bundle}/{self.runtime}/{self.precision}/b{self.batch}"
 
 

@@ -3,40 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.bundle.engines import EnginePrecision
-from runtime.bundle.schema import Bundle
-from vitnla.common.errors import InputError, MissingDependencyError
+from runtime.bundle.schema import Bundle, Precision
+from runtime.runners.availability import Availability
+from runtime.runners.traits import Traits
+from vitnla.common.errors import InputError
 
 Images = NDArray[np.float32 | np.uint8]
 """What a bundle's graph takes, as `manifest.input` says: float32 [B, C, H, W], or uint8 [B, H, W, C]."""
 Logits = NDArray[np.float32]
 """[B, classes]: logits, or probabilities where `manifest.embedded` says so."""
 Hint = Literal["latency", "throughput"]
-
-
-@dataclass(frozen=True)
-class Availability:
-    """Whether a runtime can run here; if not, why (one line) and how to mend it (one line)."""
-
-    ok: bool
-    reason: str = ""
-    remedy: str = ""
-
-    def require(self, name: str) -> None:
-        """Raise if the runtime cannot run.
-
-        Raises:
-            MissingDependencyError: with the reason and the remedy.
-        """
-        if not self.ok:
-            raise MissingDependencyError(f"runtime '{name}' cannot run here: {self.reason}", self.remedy)
 
 
 @dataclass(frozen=True)
@@ -99,9 +83,13 @@ class Session(ABC):
 
 
 class Runner(Protocol):
-    """A runtime. `imports` loads its libraries, so that memory can be measured above them."""
+    """A runtime. `imports` loads its libraries, so that memory can be measured above them.
+
+    Its module must not import them: traits of every registered runtime are read to list what there is.
+    """
 
     name: str
+    traits: Traits
 
     def availability(self) -> Availability:
         """Whether it can run on this machine, without loading a model."""
@@ -117,4 +105,31 @@ class Runner(Protocol):
         Raises:
             MissingDependencyError: the runtime, its device or a fitting engine is absent.
         """
+        ...
+
+
+@runtime_checkable
+class GraphRunner(Runner, Protocol):
+    """A runtime that can also run a graph that belongs to no bundle, so that operators can be timed on it."""
+
+    def open_graph(
+        self, graph: bytes, feed: Mapping[str, NDArray[np.float32]], precision: Precision, threads: int
+    ) -> Callable[[], object]:
+        """Open a graph with the options that bundles are run with, and return a function that runs it once.
+
+        Args:
+            graph: the serialised ONNX model.
+            feed: its inputs by name, the same in every run.
+            precision: one of `traits.timed_precisions`; a graph in int8 holds its Q/DQ already.
+            threads: CPU threads.
+        """
+        ...
+
+
+@runtime_checkable
+class EngineRunner(Runner, Protocol):
+    """A runtime that runs engines that were compiled ahead, of which a bundle may hold several."""
+
+    def engine_precisions(self, bundle: Bundle) -> tuple[EnginePrecision, ...]:
+        """Precisions of the bundle's engines that are for this runtime, in the order of `traits.run_precisions`."""
         ...

@@ -9,7 +9,9 @@ import numpy as np
 
 from runtime.bench.timing import sleep_until
 from runtime.bundle.schema import Bundle
-from runtime.runners.base import Availability, Images, Logits, RunOptions, Session
+from runtime.runners.availability import Availability
+from runtime.runners.base import Images, Logits, RunOptions, Session
+from runtime.runners.traits import Traits
 
 DELAY_MS = 20.0
 ALLOCATED_MB = 256
@@ -36,6 +38,7 @@ class KnownRunner:
     """See the module."""
 
     name = "known"
+    traits = Traits()
 
     def availability(self) -> Availability:
         """Everywhere."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from runtime.bundle.engines import EnginePrecision
 from runtime.bundle.schema import Bundle, Precision
-from runtime.runners.base import Availability, Hint, Images, Logits, RunOptions, Session
+from runtime.runners.availability import Availability
+from runtime.runners.base import Hint, Images, Logits, RunOptions, Session
+from runtime.runners.traits import Traits
 from vitnla.common.errors import InputError
 
 _DEVICE = "CPU"
@@ -19,8 +21,6 @@ _HINTS: dict[Precision, tuple[str, str]] = {
     "int8-dynamic": ("FP32", "f32"), "fp8": ("FP32", "f32"),
 }  # fmt: skip
 """Device capability and INFERENCE_PRECISION_HINT. In an INT8 graph the hint rules only what stays in floating point."""
-ARITHMETIC: tuple[EnginePrecision, ...] = ("fp32", "bf16")
-"""What can be asked for instead of the bundle's own hint, as in `openvino:bf16`."""
 
 
 def properties(core: Any, precision: Precision, threads: int, performance: Hint) -> dict[str, Any]:
@@ -38,6 +38,12 @@ class OpenVinoRunner:
     """Reads `model.onnx` as it is; every property that changes speed or precision is set, never left to a default."""
 
     name = "openvino"
+    traits = Traits(
+        packages=("openvino",), quantizer_packages=("nncf",), extra="openvino", export_precisions=("fp32", "bf16", "int8"),
+        run_precisions=("fp32", "bf16"), run_precision_flags=("avx512_bf16", "amx_bf16"), timed_precisions=("fp32", "bf16", "int8"),
+        runs_graph=True, tunable=True, needs_its_runtime=True,
+    )  # fmt: skip
+    """In bf16 the file is the fp32 graph: the precision is a hint. So it may also be asked for at run time, as in `openvino:bf16`."""
 
     def availability(self) -> Availability:
         """Whether `openvino` is installed."""
@@ -60,6 +66,17 @@ class OpenVinoRunner:
         """
         self.availability().require(self.name)
         return OpenVinoSession(self.name, bundle, options)
+
+    def open_graph(
+        self, graph: bytes, feed: Mapping[str, NDArray[np.float32]], precision: Precision, threads: int
+    ) -> Callable[[], object]:
+        """See `GraphRunner`."""
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(graph)
+        request = core.compile_model(model, _DEVICE, properties(core, precision, threads, "latency")).create_infer_request()
+        return lambda: request.infer(feed, share_inputs=True, share_outputs=True)
 
 
 class OpenVinoSession(Session):

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from runtime.bundle.schema import Bundle
-from runtime.runners.base import Availability, Images, Logits, RunOptions, Session
+from runtime.bundle.schema import Bundle, Precision
+from runtime.runners.availability import Availability
+from runtime.runners.base import Images, Logits, RunOptions, Session
+from runtime.runners.traits import Traits
 from vitnla.common.errors import InputError, MissingDependencyError, unknown_name
 
 if TYPE_CHECKING:
@@ -31,6 +34,10 @@ class OrtRunner:
     """ONNX Runtime, from either of its wheels. Only one may be installed: together they hide CUDA (onnxruntime#26996)."""
 
     name = "ort"
+    traits = Traits(
+        packages=("onnxruntime", "onnxruntime-gpu"), export_precisions=("fp32", "fp16", "int8", "int8-dynamic"),
+        timed_precisions=("fp32", "int8"), providers=tuple(_PROVIDERS), runs_graph=True, tunable=True,
+    )  # fmt: skip
 
     def availability(self) -> Availability:
         """Whether `onnxruntime` is installed; which of its providers work is known at load."""
@@ -55,6 +62,15 @@ class OrtRunner:
             raise unknown_name("provider", options.provider, _PROVIDERS)
         check_provider(options.provider)
         return OrtSession(self.name, bundle, options)
+
+    def open_graph(
+        self, graph: bytes, feed: Mapping[str, NDArray[np.float32]], precision: Precision, threads: int
+    ) -> Callable[[], object]:
+        """See `GraphRunner`. The graph's own types are its precision."""
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(graph, session_options(threads), providers=["CPUExecutionProvider"])
+        return lambda: session.run(None, dict(feed))
 
 
 def installed_providers() -> tuple[str, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
 from runtime.runners.base import Runner
+from runtime.runners.traits import Traits
 from vitnla.common.errors import MissingDependencyError
+from vitnla.common.plugins import load_plugin, plugins
 from vitnla.common.registry import Registry
 
 GROUP = "vitdeploy.runners"
@@ -29,23 +31,36 @@ def runner(name: str) -> Runner:
 
     Raises:
         InputError: the name is not registered; lists those that are.
-        MissingDependencyError: the module that defines it cannot be imported.
+        MissingDependencyError: the module that defines it cannot be imported, or the runner says nothing of what it can do.
         ValueError: two packages register one name.
     """
     entry = EntryPoint(name, _KNOWN, GROUP) if name == "known" else _registry()[name]
-    try:
-        made: Runner = entry.load()()
-    except ImportError as error:
-        message = f"runtime '{name}' cannot be imported from {entry.value}: {error}"
-        raise MissingDependencyError(message, "install the package that it names") from error
+    made: Runner = load_plugin("runtime", entry)()
+    if not isinstance(getattr(made, "traits", None), Traits):
+        message = f"runtime '{name}': expected {entry.value} to have `traits`, a Traits, got none"
+        raise MissingDependencyError(message, "install a version of it that is written for this vitdeploy")
     return made
 
 
-def _registry() -> Registry[EntryPoint]:
-    """Read anew each time: it is quick, and there is no cache to go stale when the path changes."""
-    found: Registry[EntryPoint] = Registry("runtime")
-    for name, value in _BUILT_IN.items():
-        found.add(name, EntryPoint(name, value, GROUP))
-    for entry in entry_points(group=GROUP):
-        found.add(entry.name, entry)
+def traits(name: str) -> Traits:
+    """What a runtime can do.
+
+    Raises:
+        InputError, MissingDependencyError, ValueError: see `runner`.
+    """
+    return runner(name).traits
+
+
+def known_traits() -> dict[str, Traits]:
+    """What every registered runtime can do, by name, built-in ones first; without those whose module cannot be imported."""
+    found = {}
+    for name in _registry():
+        try:
+            found[name] = traits(name)
+        except MissingDependencyError:
+            continue  # whoever asks for it by name is told why
     return found
+
+
+def _registry() -> Registry[EntryPoint]:
+    return plugins("runtime", GROUP, _BUILT_IN)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from runtime.bundle.schema import Bundle
-from runtime.runners.base import Availability, Images, Logits, RunOptions, Session
+from runtime.runners.availability import Availability
+from runtime.runners.base import Images, Logits, RunOptions, Session
 from vitnla.common.errors import InputError
 
 

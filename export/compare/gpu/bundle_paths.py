@@ -14,7 +14,8 @@ from export.compare.gpu.records import Key
 from export.compare.gpu.shapes import BATCHES, vit_config
 from runtime.bundle.engines import NOT_RTX
 from runtime.machine.facts import usable_cores
-from runtime.runners.base import Availability, Images, RunOptions
+from runtime.runners.availability import Availability
+from runtime.runners.base import Images, RunOptions
 from runtime.runners.ort import OrtSession, check_provider
 from runtime.runners.trt.cuda import Stream, compute_capability, cuda_availability
 from runtime.runners.trt.library import FLAVORS, RTX, Flavor

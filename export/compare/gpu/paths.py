@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from export.compare.gpu.records import Half, Key
-from runtime.runners.base import Availability
+from runtime.runners.availability import Availability
 
 
 @dataclass(frozen=True)

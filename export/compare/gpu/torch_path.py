@@ -12,7 +12,7 @@ from export.compare.gpu.paths import GpuPath, Ready
 from export.compare.gpu.records import Ceiling, Half, Key
 from export.compare.gpu.shapes import IMAGE_SIZE, vit_config
 from runtime.bundle.engines import FIRST_GPU
-from runtime.runners.base import Availability
+from runtime.runners.availability import Availability
 from vitnla.model.vit import VisionTransformer
 
 _DTYPES: dict[Half, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}

@@ -3,17 +3,58 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import logging
+from importlib.metadata import version
 from pathlib import Path
 
 import onnx
 
 from export.graph.preprocessing import PREFIX
 from export.graph.trace import INPUT
-from export.precision.linears import head_linears, name_nodes
+from export.graph.files import save_model
+from export.precision.calibration import Calibration
+from export.precision.linears import count_int8_linears, head_linears, name_nodes
+from export.precision.runtimes.base import ASYMMETRIC, SYMMETRIC, OnStep, Quantizer
+from runtime.bundle.schema import Quantization
+from runtime.check.logits import mean_divergence
 from runtime.runners.base import Images
+from runtime.runners.runtime_precision import RuntimePrecision
+from vitnla.common.errors import MissingDependencyError
 from vitnla.model.config import ViTConfig
+
+
+class NncfQuantizer(Quantizer):
+    """SmoothQuant and static INT8, the attention's products included."""
+
+    schemes = (SYMMETRIC, ASYMMETRIC)
+    quantizes_scores = True
+
+    def require(self) -> None:
+        """See `Quantizer`."""
+        if importlib.util.find_spec("nncf") is None:
+            raise MissingDependencyError("INT8 for OpenVINO needs the package nncf", "pip install 'vitdeploy[openvino]'")
+
+    def describe(self, target: RuntimePrecision, activations: str) -> str:
+        """See `Quantizer`."""
+        return (
+            f"SmoothQuant; int8 weights per channel, {activations} inputs; products of the attention "
+            "quantised too; head in float; bias correction"
+        )
+
+    def quantize(
+        self, path: Path, target: RuntimePrecision, activations: str, config: ViTConfig, calibration: Calibration, on_step: OnStep
+    ) -> Quantization:
+        """See `Quantizer`."""
+        before = calibration.logits(path)
+        quantized = quantize_by_nncf(path, config, calibration.images, symmetric=activations == SYMMETRIC)
+        save_model(quantized, path)
+        return Quantization(
+            runtime=target.runtime, tool=f"nncf {version('nncf')}", images=len(calibration.images),
+            quantized=count_int8_linears(quantized), scheme=self.describe(target, activations), activations=activations,
+            divergence=mean_divergence(before, calibration.logits(path)),
+        )  # fmt: skip
 
 
 def quantize_by_nncf(source: Path, config: ViTConfig, images: Images, *, symmetric: bool = False) -> onnx.ModelProto:

@@ -6,6 +6,8 @@ standard deviation, not the range, which cost DINOv2 ViT-S/14 all of its accurac
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Literal
 
 import ml_dtypes
@@ -14,6 +16,16 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from export.graph.files import save_model
+from export.precision.calibration import Calibration, input_magnitudes
+from export.precision.cast import to_fp16
+from export.precision.linears import encoder_linears, name_nodes
+from export.precision.runtimes.base import OnStep, Quantizer
+from runtime.bundle.schema import Quantization
+from runtime.check.logits import mean_divergence
+from runtime.runners.runtime_precision import RuntimePrecision
+from vitnla.model.config import ViTConfig
+
 Floats = NDArray[np.float32] | NDArray[np.float16]
 Kind = Literal["int8", "fp8"]
 _ELEMENT: dict[Kind, tuple[np.dtype, int, float]] = {
@@ -21,6 +33,34 @@ _ELEMENT: dict[Kind, tuple[np.dtype, int, float]] = {
     "fp8": (np.dtype(ml_dtypes.float8_e4m3fn), onnx.TensorProto.FLOAT8E4M3FN, 448.0),
 }
 """NumPy type, ONNX type, and the largest number that it holds."""
+
+
+class TensorRtQuantizer(Quantizer):
+    """`int8` and `fp8` for TensorRT and TensorRT for RTX; what is not quantised computes in fp16."""
+
+    def describe(self, target: RuntimePrecision, activations: str) -> str:
+        """See `Quantizer`."""
+        return f"{target.precision} symmetric: inputs per tensor by their largest value, weights per channel; the rest fp16, norms fp32"
+
+    def quantize(
+        self, path: Path, target: RuntimePrecision, activations: str, config: ViTConfig, calibration: Calibration, on_step: OnStep
+    ) -> Quantization:
+        """See `Quantizer`."""
+        original = onnx.load(path)
+        name_nodes(original)
+        linears = encoder_linears(original, config)
+        before = calibration.logits(path)
+        with tempfile.TemporaryDirectory() as folder:
+            named = Path(folder) / path.name
+            save_model(original, named)
+            magnitudes = input_magnitudes(named, linears, calibration.images)
+        lowered = to_fp16(original)
+        insert_qdq(lowered, magnitudes, "fp8" if target.precision == "fp8" else "int8")
+        save_model(lowered, path)
+        return Quantization(
+            runtime=target.runtime, tool="vitdeploy", images=len(calibration.images), quantized=len(linears),
+            scheme=self.describe(target, activations), divergence=mean_divergence(before, calibration.logits(path)),
+        )  # fmt: skip
 
 
 def insert_qdq(model: onnx.ModelProto, magnitudes: dict[str, float], kind: Kind) -> None:

@@ -152,10 +152,10 @@ def _stairs(positions: Sequence[Position]) -> Iterator[Position]:
 def _trails(cells: Sequence[Cell], style: Style, where: dict[str, Position]) -> Iterator[Trail]:
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault((style.series[cell.bundle].name, style.runtime(cell)), []).append(cell)
+        groups.setdefault((style.series[cell.title].name, style.runtime(cell)), []).append(cell)
     for members in groups.values():
-        series = style.series[members[0].bundle]
+        series = style.series[members[0].title]
         if series.connected and len(members) > 1:
             order = list(series.labels)
-            ordered = sorted(members, key=lambda cell: order.index(cell.bundle))
+            ordered = sorted(members, key=lambda cell: order.index(cell.title))
             yield Trail(style.color(members[0]), tuple(where[cell.key] for cell in ordered))

@@ -44,7 +44,7 @@ class Style:
     """Colours by series and markers by runtime, in the order in which they first appear."""
 
     series: dict[str, Series]
-    """The series of each bundle."""
+    """The series of each bundle, by its title."""
     colors: dict[str, str]
     markers: dict[str, Marker]
     name_precision: bool
@@ -58,15 +58,15 @@ class Style:
 
     def row(self, cell: Cell) -> str:
         """How a row of a chart calls the cell: its bundle, and its runtime where any bundle has several."""
-        return f"{cell.bundle} · {self.runtime(cell)}" if self.name_runtime else cell.bundle
+        return f"{cell.title} · {self.runtime(cell)}" if self.name_runtime else cell.title
 
     def label(self, cell: Cell) -> str:
         """What stands beside the cell's point."""
-        return self.series[cell.bundle].labels[cell.bundle]
+        return self.series[cell.title].labels[cell.title]
 
     def color(self, cell: Cell) -> str:
         """The colour of the cell's series."""
-        return self.colors[self.series[cell.bundle].name]
+        return self.colors[self.series[cell.title].name]
 
     def marker(self, cell: Cell) -> Marker:
         """The marker of the cell's runtime."""
@@ -78,14 +78,14 @@ def style_of(cells: Sequence[Cell]) -> Style:
     series: dict[str, Series] = {}
     colors: dict[str, str] = {}
     for palette, wanted in ((DENSE_COLORS, True), (COLORS, False)):
-        for i, one in enumerate(series_of(cell.bundle for cell in cells if is_dense(cell) is wanted)):
+        for i, one in enumerate(series_of(cell.title for cell in cells if is_dense(cell) is wanted)):
             series |= dict.fromkeys(one.labels, one)
             colors[one.name] = palette[i % len(palette)]
     name_precision = len({cell.precision for cell in cells}) > 1
     runtimes = dict.fromkeys(_runtime(cell, name_precision) for cell in cells)
     markers = {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(runtimes)}
-    places = {(cell.bundle, _runtime(cell, name_precision)) for cell in cells}
-    return Style(series, colors, markers, name_precision, len(places) > len({cell.bundle for cell in cells}))
+    places = {(cell.title, _runtime(cell, name_precision)) for cell in cells}
+    return Style(series, colors, markers, name_precision, len(places) > len({cell.title for cell in cells}))
 
 
 def _runtime(cell: Cell, name_precision: bool) -> str:

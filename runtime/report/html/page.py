@@ -158,7 +158,7 @@ def _shared(cells: Sequence[Cell]) -> Iterator[str]:
 
 def _off_axis(scatters: Iterable[Scatter]) -> Iterator[str]:
     for chart in scatters:
-        yield from (f"{point.cell.bundle} ({percent(point.cell.top1)} %)" for point in chart.points if point.below)
+        yield from (f"{point.cell.title} ({percent(point.cell.top1)} %)" for point in chart.points if point.below)
 
 
 def _memory(cells: Sequence[Cell], style: Style) -> Iterator[Plot]:

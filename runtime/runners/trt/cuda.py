@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.runners.base import Availability
+from runtime.runners.availability import Availability
 from vitnla.common.errors import MissingDependencyError
 
 _DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"

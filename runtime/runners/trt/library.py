@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime.bundle.engines import Library
-from runtime.runners.base import Availability
+from runtime.runners.availability import Availability
 from runtime.runners.trt.cuda import cuda_availability
 
 

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 import numpy as np
 
 from runtime.bundle.engines import PORTABLE, EnginePrecision, EngineRecord
 from runtime.bundle.schema import Bundle
-from runtime.runners.base import Availability, Images, Logits, RunOptions, Session
+from runtime.runners.availability import Availability
+from runtime.runners.base import Images, Logits, RunOptions, Session
+from runtime.runners.traits import Traits
 from runtime.runners.trt.cuda import Stream, compute_capability
 from runtime.runners.trt.inspector import layer_report
 from runtime.runners.trt.library import RTX, TENSORRT, Flavor, engine_flavor, error_log
 from vitnla.common.errors import InputError, MissingDependencyError
 
 
+_TRAITS = Traits(
+    packages=("tensorrt",), extra="gpu", export_precisions=("fp32", "fp16", "int8", "fp8"), run_precisions=get_args(EnginePrecision),
+    runs_engines=True,
+)  # fmt: skip
+"""An engine in bf16 is compiled from an fp32 bundle."""
+
+
 class TrtRunner:
     """TensorRT where it is installed, else TensorRT for RTX."""
 
     name = "trt"
+    traits = _TRAITS
 
     @property
     def flavor(self) -> Flavor:
@@ -30,6 +41,11 @@ class TrtRunner:
         """Whether a library, a driver and a GPU are there; if not, what TensorRT itself would need."""
         found = self.flavor.can_run()
         return found if found.ok else TENSORRT.can_run()
+
+    def engine_precisions(self, bundle: Bundle) -> tuple[EnginePrecision, ...]:
+        """See `EngineRunner`."""
+        held = {record.precision for record in bundle.engine_records() if record.runtime == self.flavor.name}
+        return tuple(precision for precision in self.traits.run_precisions if precision in held)
 
     def imports(self) -> None:
         """Import the library."""
@@ -55,6 +71,7 @@ class TrtRtxRunner(TrtRunner):
     """TensorRT for RTX, also where TensorRT is installed."""
 
     name = "trt-rtx"
+    traits = replace(_TRAITS, packages=("tensorrt-rtx-cu13",), extra="rtx")
 
     def availability(self) -> Availability:
         """Whether TensorRT for RTX, a driver and a GPU are there."""

@@ -127,8 +127,7 @@ def test_integers() -> None:
 
 
 def test_doctor_keeps_the_brackets_of_a_remedy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.machine.facts._PACKAGES", ("openvino",))  # and so without nncf
-    monkeypatch.setattr("runtime.machine.facts.version", lambda package: "1")
+    monkeypatch.setattr("runtime.machine.facts._versions", lambda: {"openvino": "1"})  # and so without nncf
     code, out, _ = run(capsys, "doctor")
     assert code == 0
     assert "vitdeploy[openvino]" in "".join(out.split())

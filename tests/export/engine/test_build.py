@@ -21,7 +21,7 @@ from export.graph.files import save_model
 from export.graph.trace import trace
 from runtime.bundle.engines import BatchProfile, EngineRecord
 from runtime.bundle.schema import MODEL, Bundle, open_bundle
-from runtime.runners.base import Availability
+from runtime.runners.availability import Availability
 from runtime.runners.trt.library import RTX, TENSORRT, error_log
 from vitnla.common.errors import InputError, MissingDependencyError, VerdictError
 from vitnla.common.files import sha256_file

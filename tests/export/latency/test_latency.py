@@ -15,7 +15,7 @@ import export.latency.measure as latency
 from export.bundle.plan import ExportOptions
 from export.latency.measure import cached_latency
 from export.latency.operators import activation_graph, attention_graph, int8_linear_graph, linear_graph
-from export.latency.target import LatencyTarget
+from export.latency.target import DEFAULT_TARGET, latency_targets, parse_latency_target
 from export.pipeline import ExportRequest, export_model
 from vitnla.allocation.latency_model import LatencyModel, activation_terms, attention_terms, fit_terms, linear_terms
 from vitnla.calibration.collect import collect
@@ -118,12 +118,12 @@ def test_it_is_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setattr(latency, "ROUNDS", 2)
     monkeypatch.setattr(latency, "ROUND_S", 0.0)
     rounds: list[tuple[int, int]] = []
-    first = cached_latency(SHAPE, LatencyTarget(), 2, 1, lambda done, total: rounds.append((done, total)))
+    first = cached_latency(SHAPE, DEFAULT_TARGET, 2, 1, lambda done, total: rounds.append((done, total)))
     assert rounds == [(1, 2), (2, 2)]
     assert first.attention_ns(BLOCK, SHAPE.dim, SHAPE.tokens) > 0
-    assert cached_latency(SHAPE, LatencyTarget(), 2, 1, lambda done, total: rounds.append((done, total))) == first
+    assert cached_latency(SHAPE, DEFAULT_TARGET, 2, 1, lambda done, total: rounds.append((done, total))) == first
     assert len(rounds) == 2
-    assert cached_latency(SHAPE, LatencyTarget(), 3, 1).batch == 3
+    assert cached_latency(SHAPE, DEFAULT_TARGET, 3, 1).batch == 3
     assert LatencyModel.model_validate_json(first.to_json()) == first
 
 
@@ -131,15 +131,16 @@ def test_every_target_is_measured_and_kept_apart(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("VITDEPLOY_CACHE", str(tmp_path))
     monkeypatch.setattr(latency, "ROUNDS", 1)
     monkeypatch.setattr(latency, "ROUND_S", 0.0)
-    for target in LatencyTarget.known():
-        assert LatencyTarget.parse(target.label) == target
+    assert [target.label for target in latency_targets()] == ["ort", "ort:int8", "openvino", "openvino:bf16", "openvino:int8"]
+    for target in latency_targets():
+        assert parse_latency_target(target.label) == target
         if target.runtime == "openvino":
             pytest.importorskip("openvino", reason="openvino is not installed: pip install vitdeploy[openvino]")
         model = cached_latency(SHAPE, target, 1, 1)
         assert model.runtime.startswith(f"{target.label} ")
         assert model.mlp_ns(BLOCK, SHAPE.dim, SHAPE.tokens) > 0
     with pytest.raises(InputError, match="unknown target of latency 'ort:bf16'"):
-        LatencyTarget.parse("ort:bf16")
+        parse_latency_target("ort:bf16")
 
 
 def test_an_int8_linear_is_one_quantised_product(tmp_path: Path) -> None:

@@ -11,21 +11,24 @@ from hypothesis import strategies as st
 
 from export.bundle.plan import ExportOptions
 from export.cli.output import seconds
-from export.latency.target import LatencyTarget
 from export.pipeline import ExportRequest, export_model
-from export.tune.candidates import Candidate, make
+from export.precision.request import Lowering
+from export.tune.candidates import Candidate, CandidateFactory, labels
 from export.tune.choice import choose
-from export.tune.latency_choice import fastest_of, prices_of, settle, threads_of
+from export.tune.latency_choice import fastest_of, settle, threads_of
 from export.tune.loss_test import Classifier, Judge, Loss, judging_splits, verdict
 from export.tune.next_cut import FIRST, LEAST, MOST, RESOLUTION, STEP, TAUGHT_RESOLUTION, next_share, next_taught
-from export.tune.request import Lessons, TuneRequest
+from export.tune.request import Lessons, TuneRequest, default_targets
 from export.tune.tune import SETTINGS, tune
-from runtime.bench.plan import Target
+from runtime.bench.plan import Case, Target
 from runtime.bundle.schema import MODEL, Bundle
-from runtime.check.accuracy import Evaluation
 from runtime.results.schema import Cell
+from runtime.runners.availability import Availability
+from runtime.runners.runtime_precision import RuntimePrecision
 from vitnla.common.errors import InputError, VerdictError
 from vitnla.data.dataset import Dataset, Split
+from vitnla.data.load import load_data
+from vitnla.sources.load import load_model
 
 
 def _searched(limit: float) -> dict[float, bool]:
@@ -217,9 +220,6 @@ def _request(folder: Path, **changes: object) -> TuneRequest:
     return TuneRequest(**(given_ | changes))  # type: ignore[arg-type]
 
 
-NO_IMAGES = Evaluation(lambda count: "", np.empty(0, np.int64), lambda bundle: ())
-
-
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -233,52 +233,94 @@ NO_IMAGES = Evaluation(lambda count: "", np.empty(0, np.int64), lambda bundle: (
 )
 def test_what_cannot_be_tuned_is_refused(tmp_path: Path, changes: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        tune(_request(tmp_path, **changes), NO_IMAGES)
+        tune(_request(tmp_path, **changes))
     assert not (tmp_path / SETTINGS).exists()
 
 
 def test_another_question_needs_another_folder(tmp_path: Path) -> None:
     (tmp_path / SETTINGS).write_text(_request(tmp_path, batch=2).settings.to_json())
     with pytest.raises(InputError, match="other settings"):
-        tune(_request(tmp_path), NO_IMAGES)
+        tune(_request(tmp_path))
+
+
+ORT, OPENVINO = (Lowering(RuntimePrecision(name, "int8")) for name in ("ort", "openvino"))
+SYMMETRIC = Lowering(RuntimePrecision("openvino", "int8"), "symmetric")
 
 
 def test_names_of_candidates() -> None:
-    assert Candidate(None, None).name == "dense-fp32"
-    assert Candidate(0.48, "openvino").name == "auto-0.48-int8-openvino"
-    assert Candidate(0.48, "openvino").runtimes == {"openvino"}
-    assert Candidate(0.48, None).runtimes is None
-    symmetric = Candidate(0.48, "openvino-symmetric")
-    assert (symmetric.name, symmetric.runtimes, symmetric.activations) == (
+    assert Candidate(None).name == "dense-fp32"
+    assert Candidate(0.48, OPENVINO).name == "auto-0.48-int8-openvino"
+    assert Candidate(0.48, OPENVINO).runtimes == {"openvino"}
+    assert Candidate(0.48).runtimes is None
+    assert (Candidate(0.48, SYMMETRIC).name, Candidate(0.48, SYMMETRIC).runtimes) == (
         "auto-0.48-int8-openvino-symmetric",
         {"openvino"},
-        "symmetric",
     )
-    assert Candidate(0.48, "openvino").activations == Candidate(0.48, "ort").activations == "asymmetric"
-    assert (
-        Candidate(0.4, "ort", Lessons(2, 90), LatencyTarget("ort", "int8")).name == "auto-0.4-by-ort-int8-distilled-2x90-int8-ort"
-    )
+    taught = Candidate(0.4, ORT, Lessons(2, 90), RuntimePrecision("ort", "int8"))
+    assert taught.name == "auto-0.4-by-ort-int8-distilled-2x90-int8-ort"
+    assert taught.label == "auto 0.4 · int8 · distilled"
+    assert (Candidate(None).label, Candidate(0.6, OPENVINO).label) == ("dense · fp32", "auto 0.6 · int8")
+
+
+def test_labels_name_the_activations_only_where_two_would_be_alike_on_one_runtime() -> None:
+    candidates = [
+        Candidate(None),
+        *(Candidate(None, one) for one in (ORT, SYMMETRIC, OPENVINO)),
+        Candidate(0.6, ORT),
+        Candidate(0.6, SYMMETRIC),
+    ]
+    assert list(labels(candidates).items()) == [
+        ("dense-fp32", "dense · fp32"), ("dense-int8-ort", "dense · int8"),
+        ("dense-int8-openvino-symmetric", "dense · int8 · symmetric"), ("dense-int8-openvino", "dense · int8 · asymmetric"),
+        ("auto-0.6-int8-ort", "auto 0.6 · int8"), ("auto-0.6-int8-openvino-symmetric", "auto 0.6 · int8"),
+    ]  # fmt: skip
+
+
+def test_every_runtime_is_tuned_for_in_the_forms_that_its_quantiser_has(tmp_path: Path) -> None:
+    both = _request(tmp_path, targets=(Target("ort"), Target("openvino"), Target("openvino", precision="bf16")))
+    assert both.lowerings == (ORT, SYMMETRIC, OPENVINO)
+    assert both.lowering_targets == {"ort": Target("ort"), "openvino": Target("openvino")}
 
 
 @pytest.mark.parametrize(
-    ("runtime", "precision", "expected"),
-    [("ort", "fp32", "ort"), ("openvino:bf16", "fp32", "openvino:bf16"), ("openvino:bf16", "int8", "openvino:int8")],
+    ("flags", "found"), [(["avx2"], ["ort", "openvino"]), (["avx512_bf16"], ["ort", "openvino", "openvino:bf16"])]
 )
-def test_prices_are_those_of_where_the_dense_model_is_the_fastest(runtime: str, precision: str, expected: str) -> None:
+def test_by_default_everything_that_runs_here_is_tuned_for(
+    flags: list[str], found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.tune.request.machine_facts", lambda: {"cpu_flags": flags})
+    monkeypatch.setattr("runtime.runners.openvino_cpu.OpenVinoRunner.availability", lambda self: Availability(True))
+    assert [target.label for target in default_targets()] == found
+    monkeypatch.setattr("runtime.runners.openvino_cpu.OpenVinoRunner.availability", lambda self: Availability(False, "absent"))
+    assert [target.label for target in default_targets()] == ["ort"]
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "expected"),
+    [
+        (Target("ort"), "fp32", "ort"), (Target("openvino", precision="bf16"), "fp32", "openvino:bf16"),
+        (Target("openvino", precision="bf16"), "int8", "openvino:int8"),
+    ],
+)  # fmt: skip
+def test_prices_are_those_of_where_the_dense_model_is_the_fastest(
+    target: Target, precision: str, expected: str, tiny_bundle: Bundle
+) -> None:
     cells = [
         _cell("slow", "none", "int8", 100, None), _cell("broken", "none", "int8", 900, None, error="crashed"),
-        _cell("fast", "none", precision, 300, None).model_copy(update={"runtime": runtime}),
+        _cell("fast", "none", precision, 300, None),
     ]  # fmt: skip
-    assert prices_of(fastest_of(cells)).label == expected
+    assert fastest_of(cells) is cells[2]
+    dense = Bundle(tiny_bundle.folder, tiny_bundle.manifest.model_copy(update={"precision": precision}))
+    assert Case(dense, target, 1).runs_as.label == expected
     with pytest.raises(VerdictError, match="no dense bundle could be timed: crashed"):
         fastest_of(cells[1:2])
 
 
 def test_prices_stay_those_that_a_tuning_began_with(tmp_path: Path) -> None:
-    asked = _request(tmp_path, prices=LatencyTarget("openvino", "bf16"))
-    assert settle(asked, (), {}) == (LatencyTarget("openvino", "bf16"), 1)
+    asked = _request(tmp_path, prices=RuntimePrecision("openvino", "bf16"))
+    assert settle(asked, (), {}) == (RuntimePrecision("openvino", "bf16"), 1)
     (tmp_path / "prices.json").write_text('{"target": "ort:int8", "threads": 3}')
-    assert settle(_request(tmp_path), (), {}) == (LatencyTarget("ort", "int8"), 3)
+    assert settle(_request(tmp_path), (), {}) == (RuntimePrecision("ort", "int8"), 3)
     assert settle(asked, (), {}).prices.label == "openvino:bf16"
     (tmp_path / "prices.json").write_text('{"target": "ort:int8"}')
     assert settle(_request(tmp_path), (), {}).threads == 1
@@ -288,9 +330,9 @@ def test_prices_stay_those_that_a_tuning_began_with(tmp_path: Path) -> None:
 def test_fewer_threads_are_taken_where_they_are_faster_beyond_chance(speed: float, expected: int) -> None:
     names = {"openvino:bf16@2": 100.0, "openvino:bf16@1": speed}
     cells = [_cell("d", "none", "int8", rate, None).model_copy(update={"runtime": name}) for name, rate in names.items()]
-    assert threads_of(cells) == expected
+    assert threads_of((2, 1), cells) == expected
     broken = [cells[0], cells[1].model_copy(update={"error": "crashed"})]
-    assert threads_of(broken) == 2
+    assert threads_of((2, 1), broken) == 2
 
 
 def test_threads_are_settled_by_measuring(tiny_bundle: Bundle, tmp_path: Path) -> None:
@@ -313,7 +355,7 @@ def test_a_duration_that_is_none() -> None:
 @pytest.mark.slow
 def test_a_distilled_candidate_is_taught_once_and_leaves_the_test_split_alone(tmp_path: Path) -> None:
     request = _request(tmp_path, lessons=Lessons(1, 64))
-    untrained = Candidate(0.5, None)
+    untrained = Candidate(0.5)
     export_model(
         ExportRequest(
             "demo", "demo", "svd", {"target_macs": 0.5}, tmp_path / "candidates" / untrained.name,
@@ -322,7 +364,8 @@ def test_a_distilled_candidate_is_taught_once_and_leaves_the_test_split_alone(tm
         lambda text: None,
     )  # fmt: skip
     steps: list[str] = []
-    taught = make(Candidate(0.5, None, request.lessons), request, steps.append)
+    factory = CandidateFactory(request, load_model("demo"), load_data("demo"), steps.append)
+    taught = factory.make(Candidate(0.5, lessons=request.lessons))
     assert taught.name == "auto-0.5-distilled-1x64-fp32"
     assert taught.manifest.accuracy.split == "validation"
     assert taught.manifest.distillation is not None
@@ -332,6 +375,7 @@ def test_a_distilled_candidate_is_taught_once_and_leaves_the_test_split_alone(tm
     assert not any("test accuracy" in text for text in steps)
 
     steps.clear()
-    int8 = make(Candidate(0.5, "ort", request.lessons), request, steps.append)
+    assert factory.make(Candidate(0.5, lessons=request.lessons)) is taught
+    int8 = factory.make(Candidate(0.5, ORT, request.lessons))
     assert int8.manifest.precision == "int8"
     assert not any("distilling" in text for text in steps)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from runtime.machine.advice import diagnose
+from runtime.runners.registry import known_traits
 
 
 def _machine(**changes: Any) -> dict[str, Any]:
@@ -14,13 +15,15 @@ def _machine(**changes: Any) -> dict[str, Any]:
 
 
 def _found(machine: dict[str, Any], providers: tuple[str, ...] = ("CPUExecutionProvider",), *, driver: bool = False) -> str:
-    return " | ".join(f"{one.found}: {one.means} ({one.remedy})" for one in diagnose(machine, providers, driver=driver))
+    found = diagnose(machine, providers, known_traits(), driver=driver)
+    return " | ".join(f"{one.found}: {one.means} ({one.remedy})" for one in found)
 
 
 def test_a_sound_machine_needs_no_remedy() -> None:
-    findings = diagnose(_machine(), ("CPUExecutionProvider",), driver=False)
+    findings = diagnose(_machine(), ("CPUExecutionProvider",), known_traits(), driver=False)
     assert [one.found for one in findings] == ["INT8 instructions: avx512_vnni", "BF16 instructions: avx512_bf16"]
     assert not any(one.remedy for one in findings)
+    assert findings[1].means == "--runtime openvino:bf16 is worth measuring"
 
 
 GTX = {"name": "GTX 1080", "capability": "SM61"}

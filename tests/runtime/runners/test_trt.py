@@ -15,7 +15,8 @@ import runtime.runners.trt.runner as trt
 from runtime.bench.plan import BenchPlan, Target
 from runtime.bundle.engines import BatchProfile, EngineRecord, LayerReport
 from runtime.bundle.schema import Bundle
-from runtime.runners.base import Availability, RunOptions
+from runtime.runners.availability import Availability
+from runtime.runners.base import RunOptions
 from runtime.runners.trt.cuda import call, cuda_availability
 from runtime.runners.trt.inspector import read_layers
 from runtime.runners.trt.library import RTX, TENSORRT, Flavor

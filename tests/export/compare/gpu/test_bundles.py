@@ -12,7 +12,8 @@ from export.bundle.plan import ExportOptions
 from export.compare.gpu import bundle_paths
 from export.compare.gpu.bundle_paths import _engine_availability
 from export.compare.gpu.bundles import random_bundle
-from runtime.runners.base import Availability, RunOptions
+from runtime.runners.availability import Availability
+from runtime.runners.base import RunOptions
 from runtime.runners.ort import OrtSession
 from runtime.runners.trt.cuda import Stream
 from runtime.runners.trt.library import RTX, TENSORRT, Flavor

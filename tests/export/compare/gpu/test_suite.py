@@ -14,7 +14,7 @@ from export.compare.gpu.paths import GpuPath, Ready
 from export.compare.gpu.records import Ceiling, GpuResults, Half, Key
 from export.compare.gpu.shapes import Shape
 from export.compare.gpu.suite import Effort, exit_code, run_suite
-from runtime.runners.base import Availability
+from runtime.runners.availability import Availability
 from runtime.runners.trt.cuda import has_driver
 
 ROOT = Path(__file__).parents[4]

@@ -1,0 +1,54 @@
+"""What every quantiser implements: from the fp32 graph of a bundle to a quantised one for one runtime."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+
+from export.precision.calibration import Calibration
+from runtime.bundle.schema import Quantization
+from runtime.runners.runtime_precision import RuntimePrecision
+from vitnla.model.config import ViTConfig
+
+OnStep = Callable[[str], None]
+ASYMMETRIC, SYMMETRIC = "asymmetric", "symmetric"
+"""Kinds of int8 activations: with a zero point, or without."""
+
+
+class Quantizer(ABC):
+    """Quantises graphs for a runtime, by that runtime's own tool. It may be registered for several runtimes.
+
+    Its module must not import a tool that does not come with vitdeploy: all quantisers are asked for their schemes to list them.
+    """
+
+    schemes: tuple[str, ...] = ()
+    """Kinds of int8 activations to choose from, the fastest first; none where there is no choice."""
+    quantizes_scores: bool = False
+    """Whether Q K^T is quantised too, so that it is to be timed so."""
+
+    def require(self) -> None:  # noqa: B027 - most tools come with vitdeploy
+        """Refuse before the long work where the tool is absent.
+
+        Raises:
+            MissingDependencyError: it is not installed.
+        """
+
+    @abstractmethod
+    def describe(self, target: RuntimePrecision, activations: str) -> str:
+        """Return one line for the manifest: granularity and range of weights and inputs, and what stays in float."""
+
+    @abstractmethod
+    def quantize(
+        self, path: Path, target: RuntimePrecision, activations: str, config: ViTConfig, calibration: Calibration, on_step: OnStep
+    ) -> Quantization:
+        """Write the graph at `path` anew, quantised.
+
+        Args:
+            path: the fp32 graph; replaced.
+            target: the runtime, and one of the quantised precisions in its `traits.export_precisions`.
+            activations: one of `schemes`; ignored where there is no choice.
+            config: of the graph: its encoder's linears are what is quantised.
+            calibration: its images; none for `int8-dynamic`.
+            on_step: told what is being done.
+        """

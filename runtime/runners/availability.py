@@ -1,0 +1,25 @@
+"""Whether a runtime can run on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vitnla.common.errors import MissingDependencyError
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a runtime can run here; if not, why (one line) and how to mend it (one line)."""
+
+    ok: bool
+    reason: str = ""
+    remedy: str = ""
+
+    def require(self, name: str) -> None:
+        """Raise if the runtime cannot run.
+
+        Raises:
+            MissingDependencyError: with the reason and the remedy.
+        """
+        if not self.ok:
+            raise MissingDependencyError(f"runtime '{name}' cannot run here: {self.reason}", self.remedy)
