@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vitnla.decomposition import DecomposedModel, OnStep, decompose
-
 from export.bundle.from_model import write_model_bundle
 from export.bundle.plan import ExportOptions, ExportPlan, plan_export
 from export.bundle.steps import default_name
@@ -22,6 +20,7 @@ from runtime.runners.runtime_precision import RuntimePrecision
 from vitnla.allocation.latency_model import LatencyModel
 from vitnla.common.schema import Record
 from vitnla.data.load import load_data
+from vitnla.decomposition import DecomposedModel, OnStep, decompose
 from vitnla.methods import METHODS
 from vitnla.methods.none.config import NONE
 from vitnla.methods.registry import Decomposition, make_config

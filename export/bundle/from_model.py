@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
-from vitnla.decomposition import DecomposedModel, OnStep
 
 from export.bundle.loss_attribution import LossAttribution, Predictions, Stage
 from export.bundle.plan import ExportOptions, ExportPlan, plan_export
@@ -36,6 +35,7 @@ from runtime.runners.base import Images, Logits
 from vitnla.common.errors import VerdictError
 from vitnla.data.dataset import Dataset
 from vitnla.data.load import load_data
+from vitnla.decomposition import DecomposedModel, OnStep
 from vitnla.methods.none.config import NONE
 from vitnla.model.checkpoint import write_checkpoint
 from vitnla.model.cost import encoder_macs, encoder_parameters

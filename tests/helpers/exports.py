@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vitnla.decomposition import DecomposedModel
-
 from export.bundle.from_model import export_bundle
 from export.bundle.plan import ExportOptions
 from runtime.bundle.schema import Bundle
 from vitnla.common.schema import Record
 from vitnla.data.dataset import Dataset
+from vitnla.decomposition import DecomposedModel
 from vitnla.methods import Decomposition
 from vitnla.methods.none.config import NoneConfig
 from vitnla.methods.svd.config import SvdConfig

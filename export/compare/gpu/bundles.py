@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from vitnla.decomposition import DecomposedModel
 
 from export.bundle.from_model import export_bundle
 from export.bundle.plan import ExportOptions
 from runtime.bundle.schema import MANIFEST, Bundle, open_bundle
 from vitnla.data.dataset import Dataset, Split
 from vitnla.data.preprocessing import Preprocessing
+from vitnla.decomposition import DecomposedModel
 from vitnla.methods.none.config import NONE, NoneConfig
 from vitnla.methods.parts.report_rows import layer_row
 from vitnla.methods.registry import Decomposition

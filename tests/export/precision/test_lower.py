@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from vitnla.decomposition import DecomposedModel
 
 from export.bundle.from_model import export_bundle
 from export.bundle.plan import ExportOptions
@@ -22,6 +21,7 @@ from runtime.runners.base import RunOptions
 from runtime.runners.registry import runner
 from vitnla.common.errors import VerdictError
 from vitnla.data.dataset import Dataset
+from vitnla.decomposition import DecomposedModel
 from vitnla.methods.none.config import NoneConfig
 from vitnla.methods.registry import Decomposition
 from vitnla.sources.source_model import SourceModel
