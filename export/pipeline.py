@@ -12,11 +12,10 @@ from export.bundle.from_model import write_model_bundle
 from export.bundle.plan import ExportOptions, ExportPlan, plan_export
 from export.bundle.steps import default_name
 from export.latency.measure import cached_latency
-from export.latency.target import DEFAULT_TARGET
 from export.precision.request import Lowering
 from runtime.bundle.schema import Bundle
 from runtime.machine.facts import usable_cores
-from runtime.runners.runtime_precision import RuntimePrecision
+from runtime.runners.runtime_precision import ORT_FP32, RuntimePrecision
 from vitnla.allocation.latency_model import LatencyModel
 from vitnla.common.schema import Record
 from vitnla.data.load import load_data
@@ -49,7 +48,7 @@ class ExportRequest:
     """Images at a time, where a method needs to know what operators cost."""
     latency_threads: int | None = None
     """Threads of that measurement; `None` is all cores."""
-    latency_target: RuntimePrecision = DEFAULT_TARGET
+    latency_target: RuntimePrecision = ORT_FP32
     """Where it is taken."""
 
 

@@ -56,7 +56,6 @@ class TorchRunner:
 
     def imports(self) -> None:
         """Import torch, and the model's layers."""
-        import export.graph.preprocessing_twin
         import vitnla.model  # noqa: F401
 
     def load(self, bundle: Bundle, options: RunOptions) -> Session:

@@ -40,7 +40,7 @@ def export(
     eval_images: Annotated[int | None, typer.Option(min=1, help="Default: the whole test split.", rich_help_panel=_CHECK)] = None,
     allow_parity_failure: Annotated[bool, typer.Option(help="Write the bundle all the same, and mark it.", rich_help_panel=_CHECK)] = False,
     precision: Annotated[str, typer.Option(help="fp32, fp16, bf16, int8, int8-dynamic or fp8.", rich_help_panel=_BUNDLE)] = "fp32",
-    runtime: Annotated[str | None, typer.Option(help="What the precision is for, such as ort, openvino, trt; a wrong one lists all.", rich_help_panel=_BUNDLE)] = None,
+    runtime: Annotated[str | None, typer.Option(help="ort, openvino, trt, ...: what the precision is for.", rich_help_panel=_BUNDLE)] = None,
     int8_activations: Annotated[str, typer.Option(help="For openvino: asymmetric or symmetric.", rich_help_panel=_BUNDLE)] = "asymmetric",
     quantization_images: Annotated[int, typer.Option(min=1, help="Calibration images that set the ranges of int8 and fp8.", rich_help_panel=_BUNDLE)] = 256,
     opset: Annotated[int | None, typer.Option(help="ONNX opset, 18 to 23. Default: 20, or 21 for fp8.", rich_help_panel=_BUNDLE)] = None,

@@ -61,8 +61,9 @@ def tune(
     from runtime.report.formats import write
     from runtime.report.terminal.cells import cells_table
 
+    chosen = targets(runtime, "cpu") if runtime else default_targets()
     request = TuneRequest(
-        model, data, max_drop, confidence, targets(runtime, "cpu") if runtime else default_targets(), batch, threads or DEFAULT_THREADS, images, test_images, calibration_images,
+        model, data, max_drop, confidence, chosen, batch, threads or DEFAULT_THREADS, images, test_images, calibration_images,
         seconds(time_budget, "--time-budget"), duration, output, command_line(),
         parse_latency_target(latency_runtime) if latency_runtime else None, Lessons(distill, distill_images) if distill else None,
         fewer_threads=() if threads else tuple(sorted({DEFAULT_THREADS // 2, DEFAULT_THREADS // 4} - {0})),

@@ -13,9 +13,6 @@ from runtime.runners.registry import known_traits, runner
 from runtime.runners.runtime_precision import RuntimePrecision
 from vitnla.common.errors import unknown_name
 
-DEFAULT_TARGET = RuntimePrecision()
-"""ONNX Runtime in fp32."""
-
 
 def latency_targets() -> tuple[RuntimePrecision, ...]:
     """Every runtime and precision that operators can be timed on."""

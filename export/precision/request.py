@@ -8,7 +8,7 @@ from export.precision.runtimes.base import ASYMMETRIC, SYMMETRIC
 from export.precision.runtimes.registry import known_quantizers, quantizer
 from runtime.bundle.schema import Precision
 from runtime.runners.registry import known_traits
-from runtime.runners.runtime_precision import RuntimePrecision, parse_precision
+from runtime.runners.runtime_precision import ORT_FP32, RuntimePrecision, parse_precision
 from vitnla.common.errors import InputError, unknown_name
 
 FP8_OPSET = 21
@@ -19,7 +19,7 @@ FP8_OPSET = 21
 class Lowering:
     """What to lower to: the runtime decides the tool; `activations` is about the inputs of int8 products, where that is a choice."""
 
-    target: RuntimePrecision = RuntimePrecision()
+    target: RuntimePrecision = ORT_FP32
     activations: str = ASYMMETRIC
 
     @property

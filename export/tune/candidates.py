@@ -10,12 +10,11 @@ from pathlib import Path
 from export.bundle.from_model import write_model_bundle
 from export.bundle.plan import ExportOptions, plan_export
 from export.latency.measure import cached_latency
-from export.latency.target import DEFAULT_TARGET
 from export.precision.request import Lowering
 from export.precision.runtimes.base import ASYMMETRIC
 from export.tune.request import PICTURED, Lessons, TuneRequest
 from runtime.bundle.schema import MANIFEST, Bundle, open_bundle
-from runtime.runners.runtime_precision import RuntimePrecision
+from runtime.runners.runtime_precision import ORT_FP32, RuntimePrecision
 from vitnla.allocation.latency_model import LatencyModel
 from vitnla.common.errors import InputError
 from vitnla.data.dataset import Dataset
@@ -48,7 +47,7 @@ class Candidate:
     share: float | None
     lowering: Lowering | None = None
     lessons: Lessons | None = None
-    prices: RuntimePrecision = DEFAULT_TARGET
+    prices: RuntimePrecision = ORT_FP32
 
     @property
     def label(self) -> str:
@@ -61,7 +60,7 @@ class Candidate:
     def name(self) -> str:
         """Of its folder: `dense-fp32`, `auto-0.48-int8-openvino`, `auto-0.4-by-openvino-int8-distilled-2x9000-fp32`."""
         base = "dense" if self.share is None else f"auto-{self.share:g}"
-        if self.prices != DEFAULT_TARGET:
+        if self.prices != ORT_FP32:
             base += f"-by-{self.prices.label.replace(':', '-')}"
         if self.lessons is not None:
             base += f"-distilled-{self.lessons.name}"

@@ -75,6 +75,10 @@ class RuntimePrecision:
         raise MissingDependencyError(f"runtime '{self.runtime}' has no version: {names} is not installed", f"install {names}")
 
 
+ORT_FP32 = RuntimePrecision()
+"""ONNX Runtime in fp32: what everything is held against, and the default."""
+
+
 def parse_precision(name: str) -> Precision:
     """Return the precision of that name.
 

@@ -12,6 +12,7 @@ import numpy as np
 from runtime.bundle.schema import Bundle
 from runtime.runners.availability import Availability
 from runtime.runners.base import Images, Logits, RunOptions, Session
+from runtime.runners.traits import Traits
 from vitnla.common.errors import InputError
 
 
@@ -31,6 +32,7 @@ class QuickSession(Session):
 
 class Quick:
     name = "quick"
+    traits = Traits()
 
     def availability(self) -> Availability:
         return Availability(True)

@@ -23,7 +23,7 @@ class Quantizer(ABC):
     """
 
     schemes: tuple[str, ...] = ()
-    """Kinds of int8 activations to choose from, the fastest first; none where there is no choice."""
+    """Kinds of int8 activations to choose from, the fastest first, the default `ASYMMETRIC` among them; none where there is no choice."""
     quantizes_scores: bool = False
     """Whether Q K^T is quantised too, so that it is to be timed so."""
 

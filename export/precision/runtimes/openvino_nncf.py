@@ -11,9 +11,9 @@ from pathlib import Path
 
 import onnx
 
+from export.graph.files import save_model
 from export.graph.preprocessing import PREFIX
 from export.graph.trace import INPUT
-from export.graph.files import save_model
 from export.precision.calibration import Calibration
 from export.precision.linears import count_int8_linears, head_linears, name_nodes
 from export.precision.runtimes.base import ASYMMETRIC, SYMMETRIC, OnStep, Quantizer

@@ -18,7 +18,6 @@ from runtime.runners.trt.inspector import layer_report
 from runtime.runners.trt.library import RTX, TENSORRT, Flavor, engine_flavor, error_log
 from vitnla.common.errors import InputError, MissingDependencyError
 
-
 _TRAITS = Traits(
     packages=("tensorrt",), extra="gpu", export_precisions=("fp32", "fp16", "int8", "fp8"), run_precisions=get_args(EnginePrecision),
     runs_engines=True,

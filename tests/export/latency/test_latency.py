@@ -15,8 +15,9 @@ import export.latency.measure as latency
 from export.bundle.plan import ExportOptions
 from export.latency.measure import cached_latency
 from export.latency.operators import activation_graph, attention_graph, int8_linear_graph, linear_graph
-from export.latency.target import DEFAULT_TARGET, latency_targets, parse_latency_target
+from export.latency.target import latency_targets, parse_latency_target
 from export.pipeline import ExportRequest, export_model
+from runtime.runners.runtime_precision import ORT_FP32
 from vitnla.allocation.latency_model import LatencyModel, activation_terms, attention_terms, fit_terms, linear_terms
 from vitnla.calibration.collect import collect
 from vitnla.common.errors import InputError
@@ -118,12 +119,12 @@ def test_it_is_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setattr(latency, "ROUNDS", 2)
     monkeypatch.setattr(latency, "ROUND_S", 0.0)
     rounds: list[tuple[int, int]] = []
-    first = cached_latency(SHAPE, DEFAULT_TARGET, 2, 1, lambda done, total: rounds.append((done, total)))
+    first = cached_latency(SHAPE, ORT_FP32, 2, 1, lambda done, total: rounds.append((done, total)))
     assert rounds == [(1, 2), (2, 2)]
     assert first.attention_ns(BLOCK, SHAPE.dim, SHAPE.tokens) > 0
-    assert cached_latency(SHAPE, DEFAULT_TARGET, 2, 1, lambda done, total: rounds.append((done, total))) == first
+    assert cached_latency(SHAPE, ORT_FP32, 2, 1, lambda done, total: rounds.append((done, total))) == first
     assert len(rounds) == 2
-    assert cached_latency(SHAPE, DEFAULT_TARGET, 3, 1).batch == 3
+    assert cached_latency(SHAPE, ORT_FP32, 3, 1).batch == 3
     assert LatencyModel.model_validate_json(first.to_json()) == first
 
 
