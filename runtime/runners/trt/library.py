@@ -65,10 +65,6 @@ RTX = Flavor("trt-rtx", "tensorrt_rtx", "TensorRT for RTX", "rtx", builds_withou
 FLAVORS = {flavor.name: flavor for flavor in (TENSORRT, RTX)}
 
 
-ENGINE_RUNTIMES = tuple(FLAVORS)
-"""Names of the runtimes that run engines."""
-
-
 def engine_flavor(runtime: str) -> Flavor:
     """The library of a runtime: `trt` is TensorRT where it is installed, else TensorRT for RTX; `trt-rtx` is always that."""
     return RTX if runtime == RTX.name or (RTX.installed and not TENSORRT.installed) else TENSORRT
