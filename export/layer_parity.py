@@ -25,6 +25,7 @@ from runtime.bundle.schema import MODEL, Bundle
 from runtime.check.layer_parity import Departure, LayerError, departs, first_departure, layer_error
 from runtime.check.parity import TOLERANCES
 from runtime.runners.base import Images
+from runtime.runners.ort_options import new_session_options
 from runtime.runners.registry import known_traits, traits
 from vitnla.common.errors import InputError
 from vitnla.model.vit import VisionTransformer
@@ -137,7 +138,7 @@ def _torch_values(model: torch.nn.Module, vit: VisionTransformer, images: Images
 
 def _plain(bundle: Bundle, graph: onnx.ModelProto) -> Values:
     """The first output of a graph in ONNX Runtime without its optimisations, as the bundle's own reference was made."""
-    options = onnxruntime.SessionOptions()
+    options = new_session_options()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     images, _ = bundle.reference()
     batch = bundle.fixed_batch or len(images)

@@ -21,9 +21,16 @@ python=${PYTHON:-python3}
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 
 # With `gpu`, an empty package stands in for the CPU wheel of ONNX Runtime: see onnxruntime-gpu-shim/pyproject.toml.
-shim=()
-case ",$extras," in *,gpu,*) shim=(./scripts/onnxruntime-gpu-shim) ;; esac
+shim=() constraints=constraints.txt
+case ",$extras," in
+  *,gpu,*)
+    shim=(./scripts/onnxruntime-gpu-shim)
+    constraints=$(mktemp) # the stand-in has a version of its own
+    trap 'rm -f "$constraints"' EXIT
+    grep -v '^onnxruntime==' constraints.txt > "$constraints"
+    ;;
+esac
 
 echo "installing vitdeploy${extras:+ with $extras} into $venv (a few minutes the first time)" >&2
-"$venv/bin/pip" install --quiet --disable-pip-version-check -c constraints.txt "${shim[@]}" -e ".${extras:+[$extras]}"
+"$venv/bin/pip" install --quiet --disable-pip-version-check -c "$constraints" "${shim[@]}" -e ".${extras:+[$extras]}"
 echo "$wanted" > "$stamp"

@@ -9,7 +9,10 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 model=$1 output=$2 venv=${3:-$2/.venv}
 
 [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
-"$venv/bin/pip" install --quiet --disable-pip-version-check -c "$here/constraints.txt" "optimum-onnx[onnxruntime]" pillow
+constraints=$(mktemp)
+trap 'rm -f "$constraints"' EXIT
+grep '^torch' "$here/constraints.txt" > "$constraints" # the rest is optimum's own business
+"$venv/bin/pip" install --quiet --disable-pip-version-check -c "$constraints" "optimum-onnx[onnxruntime]" pillow
 "$venv/bin/optimum-cli" export onnx --task image-classification -m "$model" "$output/fp32"
 "$venv/bin/optimum-cli" onnxruntime optimize -O3 --onnx_model "$output/fp32" -o "$output/O3"
 "$venv/bin/optimum-cli" onnxruntime quantize --onnx_model "$output/fp32" --avx512_vnni -o "$output/int8-dynamic"

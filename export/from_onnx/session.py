@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from export.graph.files import first_line
 from runtime.runners.base import Images, Logits
+from runtime.runners.ort_options import new_session_options
 from vitnla.common.errors import InputError
 
 Arrays = list[NDArray[np.float32]]
@@ -29,8 +30,7 @@ class GraphSession:
 
     def __init__(self, model: ir.Model | Path, batch: int | None, *, optimised: bool = True) -> None:
         level = onnxruntime.GraphOptimizationLevel
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options = new_session_options()
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
         with tempfile.TemporaryDirectory() as folder:
             path = model if isinstance(model, Path) else Path(folder) / "model.onnx"

@@ -17,6 +17,7 @@ from runtime.bundle.schema import Bundle, Parity
 from runtime.check.logits import as_log, relative_error
 from runtime.runners.base import Images, Logits
 from runtime.runners.batches import run_in_batches
+from runtime.runners.ort_options import new_session_options
 from vitnla.data.image_files import Images as Pixels
 
 if TYPE_CHECKING:
@@ -31,8 +32,7 @@ class OnnxModel:
     """A file, or a serialised graph, in ONNX Runtime on the CPU. There is no manifest yet, so this cannot be a runner's session."""
 
     def __init__(self, path: Path | bytes) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options = new_session_options()
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
 

@@ -16,6 +16,7 @@ from export.graph.inspect import value_types
 from export.graph.trace import INPUT
 from export.precision.float16 import Format
 from runtime.runners.base import Images
+from runtime.runners.ort_options import new_session_options
 
 _EXACT, _LARGEST = "_exact", "_largest"
 
@@ -75,8 +76,7 @@ def first_overflow(
     del graph.output[:]
     graph.output.extend(helper.make_tensor_value_info(name + _LARGEST, TensorProto.FLOAT, []) for name in exact)
     save_model(model, scratch)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options = new_session_options()
     session = onnxruntime.InferenceSession(scratch, options, providers=["CPUExecutionProvider"])
     found = np.array([session.run(None, {INPUT: images[i : i + 1]}) for i in range(len(images))], np.float32).max(0)
     for node, largest in zip(exact.values(), found, strict=True):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from runtime.bundle.schema import Bundle, Precision
 from runtime.runners.availability import Availability
 from runtime.runners.base import Images, Logits, RunOptions, Session
+from runtime.runners.ort_options import new_session_options
 from runtime.runners.traits import Traits
 from vitnla.common.errors import InputError, MissingDependencyError, unknown_name
 
@@ -182,11 +183,10 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     """How every session is made: all optimisations, so many threads, and none that spins when there is nothing to do."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
+    options = new_session_options()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3
     # By default its threads go on spinning after a run (over a second on some machines), on the cores of the next cell measured.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options

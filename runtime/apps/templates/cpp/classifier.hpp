@@ -19,7 +19,7 @@ class Classifier {
   // A folder that holds settings.json and the model. Throws Ort::Exception where the model cannot be loaded.
   explicit Classifier(const std::filesystem::path& folder)
       : settings(read_settings(folder / "settings.json")),
-        session_(environment_, (folder / settings.model).c_str(), Ort::SessionOptions{}) {}
+        session_(environment_, (folder / settings.model).c_str(), options()) {}
 
   const Settings settings;
 
@@ -51,6 +51,12 @@ class Classifier {
   }
 
  private:
+  static Ort::SessionOptions options() {
+    Ort::SessionOptions options;
+    options.AddConfigEntry("session.x64quantprecision", "1");  // int8 without overflow on processors without VNNI
+    return options;
+  }
+
   std::vector<float> run(const Ort::Value& input) {
     const char* inputs[] = {settings.input.c_str()};
     const char* outputs[] = {settings.output.c_str()};

@@ -25,7 +25,9 @@ class Classifier:
     def __init__(self, folder: Path = HERE) -> None:
         self.settings: dict[str, Any] = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
         self.labels: list[str] = self.settings["labels"]
-        self.session = onnxruntime.InferenceSession(folder / self.settings["model"], providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.x64quantprecision", "1")  # int8 without overflow on processors without VNNI
+        self.session = onnxruntime.InferenceSession(folder / self.settings["model"], options, providers=["CPUExecutionProvider"])
 
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
         """The model's answers [classes] for one image: logits or probabilities, as settings.json says."""
