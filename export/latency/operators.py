@@ -15,12 +15,13 @@ from onnx import TensorProto, helper, numpy_helper
 from vitnla.allocation.latency_model import activation_terms, attention_terms, linear_terms
 from vitnla.common.errors import InputError
 from vitnla.common.registry import Registry
-from vitnla.model.config import AttentionConfig, BlockConfig, MlpConfig, ViTConfig
+from vitnla.model.config import BlockConfig, ViTConfig
 
 COPIES = 4
 """Equal operators in one graph, each with its own weights: what one call of a session costs by itself is shared among them."""
 _SHARES = (0.25, 0.5, 0.75, 1.0)
 _OPSET, _IR = 20, 10
+_INSTEAD = "choose a target of MACs, which needs no measurement"
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,9 @@ def operators(config: ViTConfig, batch: int, *, int8: bool = False, int8_scores:
         int8_scores: whether Q K^T is too.
 
     Raises:
-        InputError: a block has an attention or an MLP of a kind that has no operator here.
+        InputError: an attention, an MLP or the positions are of a kind that has no operator here.
     """
-    for block in config.blocks:
-        _require_operators(block)
+    _require_operators(config)
     rows, linear = batch * config.tokens, int8_linear_graph if int8 else linear_graph
     for inputs, outputs in sorted({shape for block in config.blocks for shape in _linear_shapes(block, config.dim)}):
         yield Operator("linear", linear_terms(rows, inputs, outputs), linear(batch, config.tokens, inputs, outputs))
@@ -58,16 +58,13 @@ def operators(config: ViTConfig, batch: int, *, int8: bool = False, int8_scores:
         yield Operator("activation", activation_terms(rows * width), ACTIVATION_GRAPHS[kind](batch, config.tokens, width))
 
 
-def _require_operators(block: BlockConfig) -> None:
-    parts: tuple[tuple[AttentionConfig | MlpConfig, Registry[Any]], ...] = (
-        (block.attention, ATTENTION_GRAPHS), (block.mlp, ACTIVATION_GRAPHS),
-    )  # fmt: skip
-    for part, graphs in parts:
-        if part.kind not in list(graphs):
-            known = ", ".join(graphs)
-            raise InputError(
-                f"latency: expected {part.family} of a kind that can be timed ({known}), got {part.label}", "use target_macs"
-            )
+def _require_operators(config: ViTConfig) -> None:
+    if config.position.in_attention:
+        raise InputError(f"latency: expected positions outside the attention, got {config.position.label}", _INSTEAD)
+    for block in config.blocks:
+        for part, graphs in ((block.attention, ATTENTION_GRAPHS), (block.mlp, ACTIVATION_GRAPHS)):
+            if part.kind not in graphs:
+                raise InputError(f"latency: expected {part.family} of kind {' or '.join(graphs)}, got {part.label}", _INSTEAD)
 
 
 def _linear_shapes(block: BlockConfig, dim: int) -> Iterator[tuple[int, int]]:

@@ -22,6 +22,8 @@ class AttentionConfig(BlockPart):
     (W_q x + b_q)^T (W_k y + b_k) of each head, so that any change of basis of a head keeps them."""
     can_narrow_values: ClassVar[Permission] = UNDECLARED
     """Whether `v_dim` may be narrowed: true where a head's output is its values, averaged by weights that sum to one."""
+    can_apply_positions: ClassVar[Permission] = Permission("its layer applies none")
+    """Whether its layer applies positions that act inside the attention, see `PositionConfig.in_attention`."""
     has_gram_scores: ClassVar[bool] = False
     """Whether scores are X X^T, which an online decomposition can truncate."""
 

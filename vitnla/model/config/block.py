@@ -134,5 +134,5 @@ def _gathered(values: dict[str, Any], kinds: Kinds[Any], part: Any) -> Any:
     """A part as a mapping for `Kinds.resolve`, its fields taken out of `values`; a config that is one already stays."""
     if not isinstance(part, str):
         return part
-    fields = _own_fields(kinds[part]) if part in list(kinds) else []
+    fields = _own_fields(kinds[part]) if part in kinds else []
     return {"kind": part, **{name: values.pop(name) for name in fields if name in values}}

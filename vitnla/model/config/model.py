@@ -99,6 +99,10 @@ class ViTConfig(Record):
         for index, block in enumerate(self.blocks):
             for where, complaint in block.complaints(self.tokens, self.dim):
                 raise ValueError(f"blocks.{index}{where}: {complaint}")
+            if self.position.in_attention and (refusal := block.attention.can_apply_positions.refusal) is not None:
+                raise ValueError(
+                    f"blocks.{index}: {self.position.label} acts inside the attention, but {block.attention.label}: {refusal}"
+                )
         return self
 
     @classmethod

@@ -123,8 +123,8 @@ class Kinds(Registry[type[K]]):
         """
         if not isinstance(value, Mapping):
             return value
-        name = value.get("kind")
-        if name not in list(self):
+        name = str(value.get("kind"))
+        if name not in self:
             raise ValueError(f"unknown {self.kind} '{name}', choose one of: {', '.join(sorted(self))}")
         try:
             return self[name].model_validate(dict(value))

@@ -23,6 +23,8 @@ class PositionConfig(KindConfig):
     """Whether the residual stream may be rotated and narrowed, see `BlockPart.can_slice_stream`."""
     can_drop_tokens: ClassVar[Permission] = UNDECLARED
     """Whether the encoder may be given some of the tokens only, as training does."""
+    in_attention: ClassVar[bool] = True
+    """Whether positions act on queries, keys or scores, so that the layer of every attention has to apply them."""
     has_table: ClassVar[bool] = False
     """Whether the model has a parameter `pos_embed` [tokens, dim] that is added to the embedded tokens."""
 
@@ -40,4 +42,5 @@ class LearnedPositionConfig(PositionConfig):
     can_narrow_scores: ClassVar[Permission] = ALLOWED
     can_slice_stream: ClassVar[Permission] = ALLOWED
     can_drop_tokens: ClassVar[Permission] = ALLOWED
+    in_attention: ClassVar[bool] = False
     has_table: ClassVar[bool] = True

@@ -155,7 +155,8 @@ class GramAttention(Attention):
 
     def attend(self, x: Tensor, parts: list[Tensor], v: Tensor) -> Tensor:
         """Weighted values by head, all heads with the weights softmax(A / sqrt(dim))."""
-        return (self.scores(x) / x.shape[-1] ** 0.5).softmax(-1).to(v.dtype) @ v
+        weights: Tensor = (self.scores(x) / x.shape[-1] ** 0.5).softmax(-1)
+        return weights.to(v.dtype) @ v
 
     def start_scores(self, near_identity: Callable[[int], Tensor]) -> list[Tensor]:
         """Nothing: the scores have no weights."""
