@@ -29,7 +29,7 @@ def cached_latency(
 ) -> LatencyModel:
     """What `measure_latency` returns, from the cache where it was measured before on this machine for blocks of this shape."""
     facts = machine_facts()
-    shape = repr((config.dim, config.tokens, sorted({block.to_json() for block in config.blocks})))
+    shape = repr((config.dim, config.tokens, config.position.to_json(), sorted({block.to_json() for block in config.blocks})))
     where = f"{target.label} {target.version()} {facts['cpu']} {facts['cores_usable']}"
     key = cache_key(_FORMAT, where, shape, f"{batch} {threads}")
     if (folder := find_entry(_KIND, key)) is not None:

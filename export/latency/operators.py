@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from vitnla.allocation.latency_model import activation_terms, attention_terms, linear_terms
+from vitnla.common.errors import InputError
+from vitnla.common.registry import Registry
 from vitnla.model.config import BlockConfig, ViTConfig
 
 COPIES = 4
 """Equal operators in one graph, each with its own weights: what one call of a session costs by itself is shared among them."""
 _SHARES = (0.25, 0.5, 0.75, 1.0)
 _OPSET, _IR = 20, 10
+_INSTEAD = "choose a target of MACs, which needs no measurement"
 
 
 @dataclass(frozen=True)
@@ -38,18 +41,30 @@ def operators(config: ViTConfig, batch: int, *, int8: bool = False, int8_scores:
         batch: images at a time.
         int8: whether linears are those of an INT8 graph.
         int8_scores: whether Q K^T is too.
+
+    Raises:
+        InputError: an attention, an MLP or the positions are of a kind that has no operator here.
     """
+    _require_operators(config)
     rows, linear = batch * config.tokens, int8_linear_graph if int8 else linear_graph
     for inputs, outputs in sorted({shape for block in config.blocks for shape in _linear_shapes(block, config.dim)}):
         yield Operator("linear", linear_terms(rows, inputs, outputs), linear(batch, config.tokens, inputs, outputs))
     for block in sorted(set(config.blocks), key=BlockConfig.to_json):
         for qk_dim, v_dim in itertools.product(_sizes(block.qk_dim), _sizes(block.v_dim)):
             terms = attention_terms(batch, block.heads, config.tokens, qk_dim, v_dim)
-            yield Operator(
-                "attention", terms, attention_graph(batch, config.tokens, block.heads, qk_dim, v_dim, int8=int8_scores)
-            )
-    for width in sorted({size for block in config.blocks for size in _sizes(block.mlp_dim)}):
-        yield Operator("activation", activation_terms(rows * width), activation_graph(batch, config.tokens, width))
+            graph = ATTENTION_GRAPHS[block.attention.kind]
+            yield Operator("attention", terms, graph(batch, config.tokens, block.heads, qk_dim, v_dim, int8=int8_scores))
+    for kind, width in sorted({(block.mlp.kind, size) for block in config.blocks for size in _sizes(block.mlp_dim)}):
+        yield Operator("activation", activation_terms(rows * width), ACTIVATION_GRAPHS[kind](batch, config.tokens, width))
+
+
+def _require_operators(config: ViTConfig) -> None:
+    if config.position.in_attention:
+        raise InputError(f"latency: expected positions outside the attention, got {config.position.label}", _INSTEAD)
+    for block in config.blocks:
+        for part, graphs in ((block.attention, ATTENTION_GRAPHS), (block.mlp, ACTIVATION_GRAPHS)):
+            if part.kind not in graphs:
+                raise InputError(f"latency: expected {part.family} of kind {' or '.join(graphs)}, got {part.label}", _INSTEAD)
 
 
 def _linear_shapes(block: BlockConfig, dim: int) -> Iterator[tuple[int, int]]:
@@ -140,11 +155,21 @@ def attention_graph(batch: int, tokens: int, heads: int, qk_dim: int, v_dim: int
     return _model(nodes, shapes, (batch, tokens, heads * v_dim), weights)
 
 
+ATTENTION_GRAPHS: Registry[Callable[..., onnx.ModelProto]] = Registry("attention operator")
+"""By the kind of attention, a function such as `attention_graph` of what lies between qkv and proj."""
+ATTENTION_GRAPHS.add("standard", attention_graph)
+
+
 def activation_graph(batch: int, tokens: int, width: int) -> onnx.ModelProto:
     """Y = gelu(X)."""
     nodes = [helper.make_node("Gelu", [f"x{copy}"], [f"y{copy}"]) for copy in range(COPIES)]
     shape = (batch, tokens, width)
     return _model(nodes, {f"x{copy}": shape for copy in range(COPIES)}, shape, [])
+
+
+ACTIVATION_GRAPHS: Registry[Callable[[int, int, int], onnx.ModelProto]] = Registry("MLP operator")
+"""By the kind of MLP, a function such as `activation_graph` of what lies between fc1 and fc2."""
+ACTIVATION_GRAPHS.add("plain", activation_graph)
 
 
 def _model(

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 from vitnla.common.measures import Cost
-from vitnla.model.config import LINEARS, BlockConfig, LinearName, ViTConfig
+from vitnla.model.config import LINEARS, LinearName, ViTConfig
+from vitnla.model.config.parts import linear_macs, linear_parameters
 
-
-def linear_macs(shape: tuple[int, int], rank: int | None, tokens: int) -> int:
-    """MACs of a linear of (out, in) features over `tokens` tokens: dense, or as two GEMMs through `rank`."""
-    rows, columns = shape
-    return tokens * (rows * columns if rank is None else rank * (rows + columns))
-
-
-def linear_parameters(shape: tuple[int, int], rank: int | None) -> int:
-    """Weights and bias of the same linear."""
-    return linear_macs(shape, rank, tokens=1) + shape[0]
+__all__ = ["encoder_macs", "encoder_parameters", "layer_macs", "layer_parameters", "linear_macs", "linear_parameters"]
 
 
 def layer_macs(config: ViTConfig, block: int, name: LinearName) -> int:
@@ -22,14 +14,14 @@ def layer_macs(config: ViTConfig, block: int, name: LinearName) -> int:
 
     What every attention does with queries, keys and values is not counted, nor is an online decomposition.
     """
-    shape, rank = _linear(config, block, name)
-    return linear_macs(shape, rank, config.tokens) + (_query_macs(config.blocks[block]) * config.tokens if name == "qkv" else 0)
+    chosen = config.blocks[block]
+    return config.tokens * chosen.part(name).macs(name, config.dim, getattr(chosen.ranks, name))
 
 
 def layer_parameters(config: ViTConfig, block: int, name: LinearName) -> int:
     """Weights and bias of one linear; `qkv` includes the parameters of `symmetric` and `cholesky` attention."""
-    shape, rank = _linear(config, block, name)
-    return linear_parameters(shape, rank) + (_query_parameters(config.blocks[block]) if name == "qkv" else 0)
+    chosen = config.blocks[block]
+    return chosen.part(name).parameters(name, config.dim, getattr(chosen.ranks, name))
 
 
 def encoder_macs(model: ViTConfig, dense: ViTConfig) -> Cost:
@@ -40,22 +32,6 @@ def encoder_macs(model: ViTConfig, dense: ViTConfig) -> Cost:
 def encoder_parameters(model: ViTConfig, dense: ViTConfig) -> Cost:
     """Parameters of the encoder's linears, biases included, of `model` and of its `dense` source."""
     return Cost(dense=_total_parameters(dense), model=_total_parameters(model))
-
-
-def _linear(config: ViTConfig, block: int, name: LinearName) -> tuple[tuple[int, int], int | None]:
-    """((out, in), rank) of one linear."""
-    chosen = config.blocks[block]
-    return chosen.linear_shapes(config.dim)[name], getattr(chosen.ranks, name)
-
-
-def _query_macs(block: BlockConfig) -> int:
-    """Per token: the triangle of `cholesky` is multiplied as a full matrix, and `symmetric` scales its keys."""
-    return {"cholesky": block.heads * block.qk_dim**2, "symmetric": block.heads * block.qk_dim}.get(block.attention, 0)
-
-
-def _query_parameters(block: BlockConfig) -> int:
-    triangle = block.qk_dim * (block.qk_dim + 1) // 2
-    return {"cholesky": block.heads * triangle, "symmetric": block.heads * block.qk_dim}.get(block.attention, 0)
 
 
 def _total_macs(config: ViTConfig) -> int:

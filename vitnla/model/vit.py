@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vitnla.model.config import LINEARS, LinearName, ViTConfig
-from vitnla.model.layers import AttentionPool, Block, norm
+from vitnla.model.layers import TABLES, AttentionPool, Block, norm
 
 
 class VisionTransformer(nn.Module):
@@ -21,7 +21,7 @@ class VisionTransformer(nn.Module):
         dim = config.dim
         self.patch_embed = nn.Conv2d(config.channels, dim, config.patch_size, stride=config.patch_size)
         self.prefix = nn.Parameter(torch.zeros(config.prefix_tokens, dim)) if config.prefix_tokens else None
-        self.pos_embed = nn.Parameter(torch.zeros(config.tokens, dim))
+        self.pos_embed = TABLES[config.position.kind](config)
         self.blocks = nn.ModuleList(Block(config, block) for block in config.blocks)
         self.embed_norm = nn.LayerNorm(dim, eps=config.norm_eps) if config.embed_norm else nn.Identity()
         self.norm = nn.Identity() if config.final_norm == "none" else norm(config.norm, dim, config.norm_eps)
@@ -34,12 +34,13 @@ class VisionTransformer(nn.Module):
         )
 
     def embed(self, images: Tensor) -> Tensor:
-        """Images [B, C, H, W] -> tokens [B, prefix + patches, dim], positions added, normed where the config has `embed_norm`."""
-        first = self.config.prefix_tokens
-        tokens = self.patch_embed(images).flatten(2).transpose(1, 2) + self.pos_embed[first:]
+        """Images [B, C, H, W] -> tokens [B, prefix + patches, dim], a table of positions added, normed where `embed_norm`."""
+        first, table = self.config.prefix_tokens, self.pos_embed
+        tokens = self.patch_embed(images).flatten(2).transpose(1, 2)
+        tokens = tokens if table is None else tokens + table[first:]
         if self.prefix is not None:
-            prefix = (self.prefix + self.pos_embed[:first]).expand(images.shape[0], -1, -1)
-            tokens = torch.cat([prefix, tokens], dim=1)
+            prefix = self.prefix if table is None else self.prefix + table[:first]
+            tokens = torch.cat([prefix.expand(images.shape[0], -1, -1), tokens], dim=1)
         out: Tensor = self.embed_norm(tokens)
         return out
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vitnla.linalg.torch.symmetric import cholesky_factor
-from vitnla.model.config import BlockConfig, ViTConfig
-from vitnla.model.deck import pack_triangles
-from vitnla.model.layers import Attention, Block, LowRankLinear
+from vitnla.model.config import ViTConfig
+from vitnla.model.layers import Attention, Block, LowRankLinear, assign_weight, balanced_factors
 from vitnla.model.vit import VisionTransformer
 
 
@@ -32,42 +30,25 @@ def new_model(config: ViTConfig, seed: int) -> VisionTransformer:
             model.prefix.normal_(std=0.02, generator=generator)
         if model.pool is not None:
             model.pool.query.normal_(std=model.pool.query.numel() ** -0.5, generator=generator)
-        model.pos_embed[config.prefix_tokens :] = sine_cosine_positions(config.image_size // config.patch_size, config.dim)
-        for index, block in enumerate(model.blocks):
+        if model.pos_embed is not None:
+            model.pos_embed[config.prefix_tokens :] = sine_cosine_positions(config.image_size // config.patch_size, config.dim)
+        for block in model.blocks:
             assert isinstance(block, Block)
-            _start_attention(block.attn, config.blocks[index], config.dim, generator)
-            for linear in (block.mlp.fc1, block.mlp.fc2):
+            _start_attention(block.attn, generator)
+            for linear in block.mlp.children():
                 if isinstance(linear, LowRankLinear):
                     dense = torch.empty(linear.U.out_features, linear.V.in_features)
-                    _assign(linear, nn.init.trunc_normal_(dense, std=0.02, generator=generator))
+                    assign_weight(linear, nn.init.trunc_normal_(dense, std=0.02, generator=generator))
     return model
 
 
-def _start_attention(attention: Attention, config: BlockConfig, dim: int, generator: torch.Generator) -> None:
+def _start_attention(attention: Attention, generator: torch.Generator) -> None:
     """Scores near the identity, in the form that the attention has for them, and values near its negative."""
-    queries, keys = [], []
-    for _ in range(config.heads if config.query_key_widths else 0):
-        left, right = _factor(_near_identity(dim, 0.7, 0.7, generator), config.qk_dim)
-        queries.append(left.T)
-        keys.append(right.T)
-    if config.attention == "cholesky":
-        scores = [_near_identity(config.qk_dim, 0.7, 0.7, generator) for _ in range(config.heads)]
-        attention.queries.packed.copy_(pack_triangles(torch.stack([cholesky_factor(matrix) for matrix in scores])))
-    left, right = _factor(_near_identity(dim, 0.4, -0.4, generator), config.heads * config.v_dim)
-    shared = [] if config.attention == "symmetric" else keys
-    _assign(attention.qkv, torch.cat([*queries, *shared, left.T]))
-    _assign(attention.proj, right)
-
-
-def _assign(linear: nn.Module, weight: Tensor) -> None:
-    """Give a linear this weight [out, in], or the nearest one of its rank."""
-    if isinstance(linear, LowRankLinear):
-        left, right = _factor(weight, linear.V.out_features)
-        linear.U.weight.copy_(left)
-        linear.V.weight.copy_(right.T)
-    else:
-        assert isinstance(linear, nn.Linear)
-        linear.weight.copy_(weight)
+    scores = attention.start_scores(lambda size: _near_identity(size, 0.7, 0.7, generator))
+    outputs = _near_identity(attention.dim, 0.4, -0.4, generator)
+    left, right = balanced_factors(outputs, attention.heads * attention.v_dim)
+    assign_weight(attention.qkv, torch.cat([*scores, left.T]))
+    assign_weight(attention.proj, right)
 
 
 def sine_cosine_positions(side: int, dim: int) -> Tensor:
@@ -83,10 +64,3 @@ def sine_cosine_positions(side: int, dim: int) -> Tensor:
 def _near_identity(dim: int, noise: float, identity: float, generator: torch.Generator) -> Tensor:
     matrix: Tensor = noise * torch.randn(dim, dim, generator=generator) * dim**-0.5 + identity * torch.eye(dim)
     return matrix
-
-
-def _factor(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Balanced factors (A, B), each [dim, rank], with A Bᵀ the best approximation of `matrix`."""
-    u, s, vh = torch.linalg.svd(matrix)
-    root = s[:rank].sqrt()
-    return u[:, :rank] * root, vh[:rank].T * root

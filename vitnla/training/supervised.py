@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from vitnla.common.errors import InputError
 from vitnla.data.dataset import Split
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.model.config import ViTConfig
@@ -31,8 +32,14 @@ def train(
         `folder`, a checkpoint.
 
     Raises:
-        InputError: as `loop.fit`.
+        InputError: `token_keep` is below 1 and the model's positions do not allow tokens to be dropped, or as `loop.fit`.
     """
+    permission = model_config.position.can_drop_tokens
+    if config.token_keep < 1 and not permission:
+        label = model_config.position.label
+        raise InputError(
+            f"training: expected token_keep 1 with {label}, got {config.token_keep}: {permission.refusal}", "set it to 1"
+        )
     device = device or default_device()
     model = new_model(model_config, config.seed).to(device)
     optimizers = make_optimizers(model, config)

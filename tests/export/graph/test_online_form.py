@@ -31,7 +31,7 @@ SVD, PCA, TENSOR = (Truncation(kind=kind, rank=2) for kind in ("svd", "pca", "te
 def blocks_of(source: SourceModel, *changes: dict[str, Any]) -> Decomposition:
     """A model whose blocks have these forms, random weights, and the source's other widths."""
     config = source.model.config
-    blocks = [config.blocks[0].model_copy(update=change) for change in changes]
+    blocks = [config.blocks[0].changed(**change) for change in changes]
     model = shaken(new_model(ViTConfig.model_validate({**dict(config), "blocks": blocks}), seed=1))
     return Decomposition(model, tuple(layer_row(model.config, *key) for key in model.linear_names()))
 

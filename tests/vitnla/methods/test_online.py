@@ -119,7 +119,7 @@ def test_its_triangles_are_counted(tiny_model: VisionTransformer) -> None:
 def test_an_online_model_is_not_decomposed_again(tiny_model: VisionTransformer) -> None:
     gram = apply("pca-online", tiny_model).model
     for name in ("cholesky-symmetric", "symmetric", "tensor-online"):
-        with pytest.raises(InputError, match="block 0: expected standard attention, got 'gram'"):
+        with pytest.raises(InputError, match="block 0: expected scores that depend on W_q and W_k alone, got attention 'gram'"):
             apply(name, gram, **({"weighting": "none"} if name == "symmetric" else {}))
     for name in ("cholesky-online", "svd-online"):
         with pytest.raises(InputError, match="block 0: expected no online decomposition, got 'pca'"):

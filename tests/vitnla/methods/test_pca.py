@@ -18,9 +18,8 @@ from vitnla.methods.pca.apply import PcaConfig
 from vitnla.methods.registry import Decomposition
 from vitnla.methods.svd.apply import SvdConfig
 from vitnla.model import VisionTransformer, ViTConfig
-from vitnla.model.config import BlockConfig
 from vitnla.model.cost import encoder_macs
-from vitnla.model.layers import Attention
+from vitnla.model.layers import Attention, StandardAttention
 
 PREPROCESSING = Preprocessing(image_size=8, mean=(0.5,), std=(0.25,))
 IMAGES = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1), np.uint8)
@@ -50,7 +49,7 @@ def tokens(model: VisionTransformer) -> Tensor:
 
 def attention(model: VisionTransformer, changes: dict[str, object], qk_dim: int, v_dim: int) -> Attention:
     """The first attention in float64, with some linears changed."""
-    module = Attention(DIM, BlockConfig(heads=HEADS, qk_dim=qk_dim, v_dim=v_dim, mlp_dim=1)).double()
+    module = StandardAttention(model.config, model.config.blocks[0].changed(qk_dim=qk_dim, v_dim=v_dim)).double()
     with torch.no_grad():
         for name in ("qkv", "proj"):
             new = changes.get(name, model.linear(0, name))  # type: ignore[arg-type]

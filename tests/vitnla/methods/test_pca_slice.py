@@ -265,7 +265,9 @@ def test_what_cannot_be_sliced_is_refused_in_one_line(model: VisionTransformer, 
     with pytest.raises(InputError, match="block 0 qkv: expected a dense linear"):
         pca_slice(low_rank, statistics, dim=8)
     gram = METHODS["pca-online"].apply(model, statistics, METHODS["pca-online"].config()).model
-    with pytest.raises(InputError, match="block 0: expected standard or symmetric attention, got"):
+    with pytest.raises(
+        InputError, match="block 0: expected a block that reads and writes the stream through its linears alone, got"
+    ):
         pca_slice(gram, statistics, dim=8)
     with pytest.raises(InputError, match="dim: expected at most 16, that of the model, got 17"):
         pca_slice(model, statistics, dim=17)

@@ -31,10 +31,9 @@ from vitnla.methods.registry import Decomposition
 from vitnla.methods.svd.apply import SvdConfig
 from vitnla.methods.tensor.apply import TensorConfig
 from vitnla.methods.tensor.stacked_heads import AttentionTensor
-from vitnla.model import LowRankLinear, Ranks, VisionTransformer
-from vitnla.model.config import BlockConfig
+from vitnla.model import LowRankLinear, Ranks, VisionTransformer, ViTConfig
 from vitnla.model.cost import encoder_macs
-from vitnla.model.layers import Attention, Block
+from vitnla.model.layers import Attention, Block, StandardAttention
 
 PREPROCESSING = Preprocessing(image_size=8, mean=(0.5,), std=(0.25,))
 IMAGES = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1), np.uint8)
@@ -68,7 +67,8 @@ def attention(change: BlockChange) -> Attention:
     qkv, proj = change.linears["qkv"], change.linears["proj"]
     rank = qkv.factors.rank if isinstance(qkv, LowRank) else None
     width = change.qk_dim or WIDTH
-    module = Attention(DIM, BlockConfig(heads=HEADS, qk_dim=width, v_dim=width, mlp_dim=1, ranks=Ranks(qkv=rank))).double()
+    shape = ViTConfig.uniform(image_size=8, patch_size=4, channels=1, classes=10, dim=DIM, depth=1, heads=HEADS)
+    module = StandardAttention(shape, shape.blocks[0].changed(qk_dim=width, v_dim=width, ranks=Ranks(qkv=rank))).double()
     assert isinstance(proj, Dense)
     tensors = {"proj.weight": proj.weight, "proj.bias": proj.bias}
     if isinstance(qkv, LowRank):

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from vitnla.common.errors import InputError
 from vitnla.linalg.torch.projector import purified_projector, top_projector
-from vitnla.model import BlockConfig, VisionTransformer, ViTConfig
-from vitnla.model.config import StoredFactor, Truncation
-from vitnla.model.deck import CholeskyQueries, GramScores, StoredCholesky, pack_triangles, truncate
+from vitnla.model import VisionTransformer, ViTConfig
+from vitnla.model.config import CholeskyAttentionConfig, StoredFactor, Truncation
+from vitnla.model.layers.deck import CholeskyQueries, GramScores, StoredCholesky, pack_triangles, truncate
 from vitnla.training.initialise import new_model
 
 TOKENS, DIM = 5, 16
@@ -32,7 +32,7 @@ def with_rotation(values: list[float], seed: int = 0) -> Tensor:
 
 
 def variant(config: ViTConfig, **changes: Any) -> ViTConfig:
-    blocks = [BlockConfig.model_validate({**dict(block), **changes}).model_dump() for block in config.blocks]
+    blocks = [block.changed(**changes).model_dump() for block in config.blocks]
     return ViTConfig.model_validate(config.model_dump() | {"blocks": blocks})
 
 
@@ -114,7 +114,7 @@ class TestCholesky:
             StoredCholesky(1e-3)(torch.full((1, 3, 2), torch.nan))
 
     def test_symmetric_scores_are_those_of_the_triangle(self) -> None:
-        queries = CholeskyQueries(BlockConfig(heads=2, qk_dim=3, v_dim=3, mlp_dim=4)).double()
+        queries = CholeskyQueries(CholeskyAttentionConfig(heads=2, qk_dim=3, v_dim=3)).double()
         assert queries.packed.shape == (2 * 3 * 4 // 2,)
         lower = random(2, 3, 3).tril()
         with torch.no_grad():

@@ -61,7 +61,7 @@ def test_attention_equals_its_definition(tiny_model: VisionTransformer) -> None:
 
 
 def test_heads_may_be_narrow_and_linears_low_rank(tiny_config: ViTConfig) -> None:
-    block = tiny_config.blocks[0].model_copy(update={"qk_dim": 3, "v_dim": 5, "ranks": Ranks(qkv=4, fc2=2)})
+    block = tiny_config.blocks[0].changed(qk_dim=3, v_dim=5, ranks=Ranks(qkv=4, fc2=2))
     config = variant(tiny_config, blocks=[block.model_dump(), tiny_config.blocks[1].model_dump()])
     model = VisionTransformer(config)
     assert isinstance(model.linear(0, "qkv"), LowRankLinear)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Self
 
@@ -23,7 +23,7 @@ from vitnla.methods.parts.narrowed import narrowed_model
 from vitnla.methods.parts.refit import DAMPING, refit
 from vitnla.methods.parts.requirements import require_statistics
 from vitnla.methods.registry import METHODS, Decomposition, Method
-from vitnla.model.config import LINEARS, BlockConfig, ViTConfig
+from vitnla.model.config import LINEARS, ViTConfig
 from vitnla.model.vit import VisionTransformer
 
 DEFAULT_TARGET = 0.55
@@ -118,17 +118,11 @@ def _timed(parts: Sequence[Sequence[Candidate]], shape: ViTConfig, latency: Late
     """The attention and the MLP of every block with costs in nanoseconds."""
 
     def nanoseconds(index: int, candidate: Candidate) -> int:
-        block = _resized(shape.blocks[index // 2], candidate.sizes)
+        block = shape.blocks[index // 2].resized(candidate.sizes)
         predict = latency.mlp_ns if index % 2 else latency.attention_ns
         return round(predict(block, shape.dim, shape.tokens))
 
     return [[replace(one, cost=nanoseconds(index, one)) for one in part] for index, part in enumerate(parts)]
-
-
-def _resized(block: BlockConfig, sizes: Mapping[str, int]) -> BlockConfig:
-    widths = {name: size for name, size in sizes.items() if name in WIDTHS}
-    ranks = {name: size for name, size in sizes.items() if name not in WIDTHS}
-    return block.model_copy(update={**widths, "ranks": block.ranks.model_copy(update=ranks)})
 
 
 def _choose(parts: Sequence[Sequence[Candidate]], config: AutoConfig) -> list[Candidate]:

@@ -27,7 +27,7 @@ def apply(model: VisionTransformer, statistics: Statistics | None, config: Chole
     """Narrow the MLP of every block; attention stays as it is.
 
     Raises:
-        InputError: there are no statistics, an MLP is low-rank, a number is not finite, or the target cannot be attained.
+        InputError: there are no statistics, an MLP is low-rank or of a kind that does not allow it, a number is not finite, or the target cannot be attained.
     """
     statistics = require_statistics("cholesky", statistics)
     mlps = [narrow_mlp(model, block, statistics, config.damping) for block in range(len(model.config.blocks))]
@@ -36,8 +36,8 @@ def apply(model: VisionTransformer, statistics: Statistics | None, config: Chole
 
 
 def _widths(mlps: list[NarrowMlp], shape: ViTConfig, config: CholeskyConfig) -> list[int]:
-    unit = 2 * shape.dim * shape.tokens  # a row of fc1 and a column of fc2
-    layers = [WidthOptions(unit, mlp.units.losses) for mlp in mlps]
+    units = [shape.tokens * block.macs_per_unit(shape.dim)["mlp_dim"] for block in shape.blocks]
+    layers = [WidthOptions(unit, mlp.units.losses) for unit, mlp in zip(units, mlps, strict=True)]
     return choose_widths(layers, encoder_macs(shape, shape).dense, config)
 
 

@@ -1,4 +1,4 @@
-"""The slide deck's rows: a model whose blocks decompose activations at every step (see `vitnla.model.deck`).
+"""The slide deck's rows: a model whose blocks decompose activations at every step (see `vitnla.model.layers.deck`).
 
 The blocks without parameters of their own take over a trained model's weights. Where they replace Q K^T by X X^T, W_q and W_k
 are left out, so a model has to be trained with them: `vitdeploy train --method NAME`.
@@ -23,7 +23,7 @@ from vitnla.methods.parts.model_edit import BlockChange, LowRank, dense_linear, 
 from vitnla.methods.parts.report_rows import layer_row
 from vitnla.methods.registry import METHODS, Decomposition, Method
 from vitnla.model.config import Online, StoredFactor, Truncation
-from vitnla.model.deck import pack_triangles
+from vitnla.model.layers.deck import pack_triangles
 from vitnla.model.vit import VisionTransformer
 
 

@@ -71,8 +71,7 @@ class BlockCurves:
         return made
 
     def _widths(self, name: str, multiple: int) -> Iterator[Candidate]:
-        # MACs per unit of width over all linears that it runs through: q and k, v and proj, fc1 and fc2.
-        macs = 2 * self.tokens * self.dim * (1 if name == "mlp_dim" else self.config.heads)
+        macs = self.tokens * self.config.macs_per_unit(self.dim)[name]
         losses: Tensor = {"qk_dim": self.attention.qk_losses, "v_dim": self.attention.v_losses, "mlp_dim": self.mlp.losses}[name]
         full, step = len(losses) - 1, multiple * (4 if name == "mlp_dim" else 1)
         for width in range(step, full, step):

@@ -1,4 +1,4 @@
-"""The weights of a standard attention, head by head."""
+"""The weights of an attention whose scores are q^T k, head by head."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vitnla.common.errors import InputError
 from vitnla.methods.parts.model_edit import Dense, dense_linear
+from vitnla.methods.parts.requirements import require_permission
 from vitnla.model.vit import VisionTransformer
 
 
@@ -32,16 +33,16 @@ def standard_heads(model: VisionTransformer, block: int) -> Heads:
     """The heads of a block.
 
     Raises:
-        InputError: its attention is not the standard one, or qkv is low-rank or not finite.
+        InputError: the kind of its attention or of the model's positions does not allow its scores to be changed, or qkv is
+            low-rank or not finite.
     """
     config = model.config.blocks[block]
-    if config.attention != "standard":
-        hint = "decompose the dense model instead"
-        raise InputError(f"block {block}: expected standard attention, got '{config.attention}'", hint)
+    expected = "scores that depend on W_q and W_k alone"
+    require_permission(model.config.can_narrow_scores(block), f"block {block}", expected)
     qkv = dense_linear(model, (block, "qkv"))
     if not (torch.isfinite(qkv.weight).all() and torch.isfinite(qkv.bias).all()):
         raise InputError(f"block {block} qkv: expected finite weights, got NaN or infinity", "train again")
-    widths = [config.heads * config.qk_dim] * 2 + [config.heads * config.v_dim]
+    widths = list(config.attention.qkv_widths)
     weights, biases = (torch.split(part.detach(), widths) for part in (qkv.weight, qkv.bias))
     by_head = (config.heads, config.qk_dim)
     q, k, q_bias, k_bias = (part.double().reshape(*by_head, *part.shape[1:]) for part in (*weights[:2], *biases[:2]))

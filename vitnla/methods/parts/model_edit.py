@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vitnla.common.errors import InputError
 from vitnla.linalg.torch import Factors
 from vitnla.model.checkpoint import build, fill
-from vitnla.model.config import AttentionKind, BlockConfig, LinearName, Online, ViTConfig
+from vitnla.model.config import BlockConfig, LinearName, Online, ViTConfig
 from vitnla.model.layers import Block
 from vitnla.model.vit import VisionTransformer
 
@@ -43,7 +43,8 @@ class BlockChange:
     qk_dim: int | None = None
     v_dim: int | None = None
     mlp_dim: int | None = None
-    attention: AttentionKind | None = None
+    attention: str | None = None
+    """The kind that the attention becomes, with the widths that it has."""
     online: Online | None = None
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
     """What the new form has beside its linears, by its name in the block, such as `attn.key_scale`."""
@@ -55,7 +56,7 @@ class BlockChange:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The widths and forms that change, by their names in `BlockConfig`."""
+        """The widths and forms that change, by their names in the stored form of `BlockConfig`."""
         names = ("qk_dim", "v_dim", "mlp_dim", "attention", "online")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
@@ -132,4 +133,4 @@ def _changed(block: BlockConfig, change: BlockChange) -> BlockConfig:
     ranks: dict[str, int | None] = {
         name: new.factors.rank if isinstance(new, LowRank) else None for name, new in change.linears.items()
     }
-    return block.model_copy(update={**change.fields, "ranks": block.ranks.model_copy(update=ranks)})
+    return block.changed(**change.fields, ranks=block.ranks.model_copy(update=ranks))

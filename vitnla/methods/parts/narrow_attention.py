@@ -14,6 +14,7 @@ from vitnla.methods.parts.heads import Heads, standard_heads
 from vitnla.methods.parts.model_edit import BlockChange, Dense, dense_linear
 from vitnla.methods.parts.narrowed import UNCHANGED, Narrowed
 from vitnla.methods.parts.report_rows import relative_error
+from vitnla.methods.parts.requirements import require_permission
 from vitnla.model.config import LinearName
 from vitnla.model.vit import VisionTransformer
 
@@ -101,8 +102,10 @@ def narrow_attention(model: VisionTransformer, block: int, statistics: Statistic
     would weigh g e^2. So g is the sensitivity summed over queries and keys, divided by the traces of these moments.
 
     Raises:
-        InputError: the attention is not the standard one, qkv or proj is low-rank, or a number is not finite.
+        InputError: the kind of the attention or of the model's positions does not allow it, qkv or proj is low-rank, or a number
+            is not finite.
     """
+    require_permission(model.config.can_narrow_values(block), f"block {block}", "values that may be narrowed")
     heads, proj = standard_heads(model, block), dense_linear(model, (block, "proj"))
     seen, mixed = statistics.linears[block, "qkv"], statistics.linears[block, "proj"]
     q_mean = heads.q @ seen.mean + heads.q_bias

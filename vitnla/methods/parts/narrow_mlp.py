@@ -13,6 +13,7 @@ from vitnla.methods.cholesky.config import DAMPING
 from vitnla.methods.parts.model_edit import BlockChange, Dense, dense_linear
 from vitnla.methods.parts.narrowed import UNCHANGED, Narrowed
 from vitnla.methods.parts.report_rows import affine
+from vitnla.methods.parts.requirements import require_permission
 from vitnla.model.vit import VisionTransformer
 
 
@@ -58,7 +59,8 @@ def narrow_mlp(model: VisionTransformer, block: int, statistics: Statistics, dam
     """Order the hidden units of a block by pivoted Cholesky and tell what every width loses.
 
     Raises:
-        InputError: fc1 or fc2 is low-rank, or a number is not finite.
+        InputError: the kind of the MLP does not allow it, fc1 or fc2 is low-rank, or a number is not finite.
     """
+    require_permission(model.config.can_narrow_units(block), f"block {block}", "an MLP whose hidden units may be left out")
     fc1, fc2 = dense_linear(model, (block, "fc1")), dense_linear(model, (block, "fc2"))
     return NarrowMlp(fc1, fc2, UnitChoice.of(affine(fc2), statistics.linears[block, "fc2"].moments, damping))

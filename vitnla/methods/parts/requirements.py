@@ -1,9 +1,10 @@
-"""The check that methods with calibration share."""
+"""The checks that methods share: calibration statistics, and what a model allows to be done to it."""
 
 from __future__ import annotations
 
 from vitnla.calibration.statistics import Statistics
 from vitnla.common.errors import InputError
+from vitnla.model.config import Permission
 
 
 def require_statistics(method: str, statistics: Statistics | None) -> Statistics:
@@ -15,3 +16,19 @@ def require_statistics(method: str, statistics: Statistics | None) -> Statistics
     if statistics is None:
         raise InputError(f"{method}: expected calibration statistics, got none", "pass calibration data with --data")
     return statistics
+
+
+def require_permission(permission: Permission, where: str, expected: str) -> None:
+    """Refuse to do something to a part of a model whose config does not allow it.
+
+    Args:
+        permission: what the config says, such as `ViTConfig.can_narrow_scores(block)`.
+        where: the part, such as `block 3`.
+        expected: what the part would have to be.
+
+    Raises:
+        InputError: it is not allowed; names the kind and its reason.
+    """
+    if not permission:
+        hint = "decompose the dense model, or choose a method that leaves this part as it is"
+        raise InputError(f"{where}: expected {expected}, got {permission.refusal}", hint)

@@ -39,7 +39,9 @@ class Reader:
 
 def writers(config: ViTConfig) -> Iterator[tuple[str, int]]:
     """Every tensor that is added to the residual stream, or whose product with something is, and its axis along the stream."""
-    yield from (("patch_embed.weight", 0), ("patch_embed.bias", 0), ("pos_embed", 1))
+    yield from (("patch_embed.weight", 0), ("patch_embed.bias", 0))
+    if config.position.has_table:
+        yield "pos_embed", 1
     if config.prefix_tokens:
         yield "prefix", 1
     for block in range(len(config.blocks)):

@@ -64,8 +64,8 @@ def apply(model: VisionTransformer, statistics: Statistics | None, config: PcaCo
     """Narrow the heads of every block; the MLPs stay as they are.
 
     Raises:
-        InputError: there are no statistics, an attention is low-rank or not the standard one, a number is not finite, a width
-            is above that of a head, or the target cannot be attained.
+        InputError: there are no statistics, an attention is low-rank or of a kind that does not allow it, a number is not
+            finite, a width is above that of a head, or the target cannot be attained.
     """
     statistics = require_statistics("pca", statistics)
     blocks = [narrow_attention(model, block, statistics) for block in range(len(model.config.blocks))]
@@ -79,12 +79,10 @@ def _widths(blocks: list[NarrowAttention], shape: ViTConfig, config: PcaConfig) 
         return [
             (_given("qk_dim", config.qk_dim, block.qk_dim), _given("v_dim", config.v_dim, block.v_dim)) for block in shape.blocks
         ]
-    # Rows of q and k, and a row of v with a column of proj: two for every unit of either width.
-    units = [2 * block.heads * shape.dim * shape.tokens for block in shape.blocks]
     layers = [
-        WidthOptions(unit, losses.numpy())
-        for unit, block in zip(units, blocks, strict=True)
-        for losses in (block.qk_losses, block.v_losses)
+        WidthOptions(shape.tokens * block.macs_per_unit(shape.dim)[name], losses.numpy())
+        for block, curves in zip(shape.blocks, blocks, strict=True)
+        for name, losses in (("qk_dim", curves.qk_losses), ("v_dim", curves.v_losses))
     ]
     widths = widths_within(layers, encoder_macs(shape, shape).dense, config.target_macs, config.allocation, config.width_multiple)
     return list(zip(widths[::2], widths[1::2], strict=True))

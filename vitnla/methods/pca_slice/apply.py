@@ -35,7 +35,7 @@ from vitnla.linalg.torch import interpolation, output_error
 from vitnla.methods.budget_settings import check_share, with_default_target
 from vitnla.methods.parts.model_edit import dense_linear
 from vitnla.methods.parts.report_rows import layer_row, relative_error
-from vitnla.methods.parts.requirements import require_statistics
+from vitnla.methods.parts.requirements import require_permission, require_statistics
 from vitnla.methods.parts.residual_stream import fold_norms, normed_moments, read, readers, write
 from vitnla.methods.registry import METHODS, Decomposition, Method
 from vitnla.model.checkpoint import build
@@ -159,10 +159,9 @@ def _require_dense(model: VisionTransformer) -> None:
         raise InputError(f"pca-slice: expected {what}", "choose another method")
     if model.config.final_norm == "none":
         raise InputError("pca-slice: expected a norm before the head, got final_norm 'none'", "choose another method")
-    for block, config in enumerate(model.config.blocks):
-        if config.attention in ("cholesky", "gram") or config.online is not None:
-            kind = config.attention if config.online is None else f"{config.online.kind}-online"
-            raise InputError(f"pca-slice: block {block}: expected standard or symmetric attention, got '{kind}'", hint)
+    for block in range(len(model.config.blocks)):
+        expected = "a block that reads and writes the stream through its linears alone"
+        require_permission(model.config.can_slice_stream(block), f"pca-slice: block {block}", expected)
     for key in model.linear_names():
         dense_linear(model, key)
 

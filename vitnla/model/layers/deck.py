@@ -10,12 +10,16 @@ singular values coincide. `matmul` has nothing but matrix products, in float32, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from vitnla.common.errors import InputError
 from vitnla.linalg.torch.projector import purified_projector, top_projector
-from vitnla.model.config import BlockConfig, Truncation
+from vitnla.linalg.torch.symmetric import cholesky_factor
+from vitnla.model.config import AttentionConfig, BlockConfig, Truncation, ViTConfig
+from vitnla.model.layers.attention import ATTENTIONS, Attention
 
 
 class StoredCholesky(nn.Module):
@@ -100,7 +104,7 @@ class CholeskyQueries(nn.Module):
     S_h = (X_h L_h)(X_h L_h)^T, queries and keys are both X_h L_h. The triangle saves storage only: the product is dense.
     """
 
-    def __init__(self, config: BlockConfig) -> None:
+    def __init__(self, config: AttentionConfig) -> None:
         super().__init__()
         self.heads, self.width = config.heads, config.qk_dim
         # One vector, not a matrix per head: the rows of a packed triangle mean nothing to an optimiser of matrices.
@@ -117,6 +121,49 @@ class CholeskyQueries(nn.Module):
         """X [B, N, heads x d_k] -> X_h L_h [B, heads, N, d_k]."""
         channels = x.reshape(*x.shape[:-1], self.heads, self.width).transpose(-2, -3)
         return channels @ self.factors()
+
+
+class CholeskyAttention(Attention):
+    """Attention of `CholeskyQueries`."""
+
+    def __init__(self, model: ViTConfig, block: BlockConfig) -> None:
+        super().__init__(model, block)
+        self.queries = CholeskyQueries(block.attention)
+
+    def queries_keys(self, x: Tensor, parts: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """The same for both, from the tokens."""
+        queries = self.queries(x)
+        return queries, queries
+
+    def start_scores(self, near_identity: Callable[[int], Tensor]) -> list[Tensor]:
+        """L L^T near the identity, see `Attention.start_scores`; `qkv` has no rows for it."""
+        factors = [cholesky_factor(near_identity(self.qk_dim)) for _ in range(self.heads)]
+        self.queries.packed.copy_(pack_triangles(torch.stack(factors)))
+        return []
+
+
+ATTENTIONS.add("cholesky", CholeskyAttention)
+
+
+class GramAttention(Attention):
+    """Attention of `GramScores`."""
+
+    def __init__(self, model: ViTConfig, block: BlockConfig) -> None:
+        super().__init__(model, block)
+        online = block.online
+        self.scores = GramScores(online if isinstance(online, Truncation) and online.site == "scores" else None)
+
+    def attend(self, x: Tensor, parts: list[Tensor], v: Tensor) -> Tensor:
+        """Weighted values by head, all heads with the weights softmax(A / sqrt(dim))."""
+        weights: Tensor = (self.scores(x) / x.shape[-1] ** 0.5).softmax(-1)
+        return weights.to(v.dtype) @ v
+
+    def start_scores(self, near_identity: Callable[[int], Tensor]) -> list[Tensor]:
+        """Nothing: the scores have no weights."""
+        return []
+
+
+ATTENTIONS.add("gram", GramAttention)
 
 
 def pack_triangles(factors: Tensor) -> Tensor:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from vitnla.common.errors import InputError
 from vitnla.common.schema import Record, first_complaint
+from vitnla.model.config.attention import StandardAttentionConfig
+from vitnla.model.config.block import BlockConfig
+from vitnla.model.config.mlp import PlainMlpConfig
+from vitnla.model.config.parts import KindConfig, Permission, Width
+from vitnla.model.config.position import LearnedPositionConfig, PositionField
 
-Width = Annotated[int, Field(ge=1)]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu"]
 Pooling = Literal["cls", "mean", "mean-all", "cls+mean", "cls+dist", "map"]
 """What the head is given of the encoded tokens; `+` is side by side:
@@ -22,82 +26,6 @@ Pooling = Literal["cls", "mean", "mean-all", "cls+mean", "cls+dist", "map"]
 FinalNorm = Literal["tokens", "pooled", "none"]
 """Where the last norm stands: on every encoded token, on what pooling makes of them, or nowhere."""
 NormKind = Literal["layer", "rms"]
-LinearName = Literal["qkv", "proj", "fc1", "fc2"]
-LINEARS: tuple[LinearName, ...] = ("qkv", "proj", "fc1", "fc2")
-AttentionKind = Literal["standard", "symmetric", "cholesky", "gram"]
-"""Where the scores of a head come from, for tokens X [N, dim] of which x is one row:
-
-- `standard`: Q K^T, with queries and keys of their own.
-- `symmetric`: Q diag(s) Q^T, one projection and a learned s [qk_dim].
-- `cholesky`: X_h L L^T X_h^T, the head's own channels X_h [N, qk_dim] and a learned lower-triangular L.
-- `gram`: X X^T, the same for every head and without weights.
-"""
-
-
-class Ranks(Record):
-    """Rank of each linear of a block; `None` means dense."""
-
-    qkv: Width | None = None
-    proj: Width | None = None
-    fc1: Width | None = None
-    fc2: Width | None = None
-
-
-class StoredFactor(Record):
-    """The block keeps the Cholesky factor of its tokens' A = x x^T + epsilon I, and does not use it."""
-
-    kind: Literal["cholesky"] = "cholesky"
-    epsilon: Annotated[float, Field(gt=0)] = 1e-3
-    """Relative to the mean of the diagonal of x x^T."""
-
-
-class Truncation(Record):
-    """The block truncates an activation to `rank`: the attention output (`svd`) or the scores x x^T (`pca`, `tensor`)."""
-
-    kind: Literal["pca", "svd", "tensor"]
-    rank: Width
-    form: Literal["exact", "matmul"] = "exact"
-    """By eigenvectors, or by matrix products alone, which is what a graph without such an operator can hold."""
-
-
-Online = Annotated[StoredFactor | Truncation, Field(discriminator="kind")]
-"""A decomposition of activations at every forward pass, as in the slide deck: see `vitnla.model.deck`."""
-
-
-class BlockConfig(Record):
-    """One encoder block: attention of `heads` heads, then an MLP of `mlp_dim` hidden units.
-
-    `qk_dim` and `v_dim` are widths per head, so a block may have narrower queries and keys than values.
-    """
-
-    heads: Width
-    qk_dim: Width
-    v_dim: Width
-    mlp_dim: Width
-    ranks: Ranks = Ranks()
-    attention: AttentionKind = "standard"
-    online: Online | None = None
-
-    @model_validator(mode="after")
-    def _scores_to_truncate(self) -> Self:
-        if isinstance(self.online, Truncation) and self.online.kind != "svd" and self.attention != "gram":
-            raise ValueError(f"online '{self.online.kind}' truncates the scores of attention 'gram', but got '{self.attention}'")
-        return self
-
-    @property
-    def query_key_widths(self) -> tuple[int, ...]:
-        """Features that `qkv` computes before the values, all heads together: queries and keys, queries alone, or neither."""
-        projections = {"standard": 2, "symmetric": 1, "cholesky": 0, "gram": 0}[self.attention]
-        return (self.heads * self.qk_dim,) * projections
-
-    def linear_shapes(self, dim: int) -> dict[LinearName, tuple[int, int]]:
-        """(out_features, in_features) of each linear, for a residual stream of width `dim`."""
-        return {
-            "qkv": (sum(self.query_key_widths) + self.heads * self.v_dim, dim),
-            "proj": (dim, self.heads * self.v_dim),
-            "fc1": (self.mlp_dim, dim),
-            "fc2": (dim, self.mlp_dim),
-        }
 
 
 class AttentionPoolConfig(Record):
@@ -144,6 +72,15 @@ class ViTConfig(Record):
     final_norm: FinalNorm = "tokens"
     ignore_remainder: bool = False
     """Pixels right of and below the last whole patch are not read; otherwise there must be none."""
+    position: PositionField = LearnedPositionConfig()
+    """How tokens know where they are. Stored only where it is not `learned`, which was once the only kind."""
+
+    @model_serializer(mode="wrap")
+    def _stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        stored: dict[str, Any] = handler(self)
+        if type(self.position) is LearnedPositionConfig:
+            stored.pop("position", None)
+        return stored
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -160,19 +97,12 @@ class ViTConfig(Record):
         if self.image_size < self.patch_size:
             raise ValueError(f"image_size must be at least patch_size {self.patch_size}, but got {self.image_size}")
         for index, block in enumerate(self.blocks):
-            for name, (rows, columns) in block.linear_shapes(self.dim).items():
-                rank = getattr(block.ranks, name)
-                if rank is not None and rank > min(rows, columns):
-                    raise ValueError(f"blocks.{index}.{name}: rank must be at most {min(rows, columns)}, but got {rank}")
-            if block.attention == "cholesky" and block.heads * block.qk_dim != self.dim:
-                width = block.heads * block.qk_dim
+            for where, complaint in block.complaints(self.tokens, self.dim):
+                raise ValueError(f"blocks.{index}{where}: {complaint}")
+            if self.position.in_attention and (refusal := block.attention.can_apply_positions.refusal) is not None:
                 raise ValueError(
-                    f"blocks.{index}: attention 'cholesky' splits dim {self.dim} into heads, but got {width} channels"
+                    f"blocks.{index}: {self.position.label} acts inside the attention, but {block.attention.label}: {refusal}"
                 )
-            if isinstance(block.online, Truncation):
-                full = min(self.tokens, self.dim) if block.online.kind == "svd" else self.tokens
-                if block.online.rank > full:
-                    raise ValueError(f"blocks.{index}.online: rank must be at most {full}, but got {block.online.rank}")
         return self
 
     @classmethod
@@ -191,7 +121,8 @@ class ViTConfig(Record):
         if heads < 1 or dim % heads:
             raise InputError(f"dim must be a multiple of heads {heads}, but got {dim}", "change dim or heads")
         try:
-            block = BlockConfig(heads=heads, qk_dim=dim // heads, v_dim=dim // heads, mlp_dim=round(dim * mlp_ratio))
+            attention = StandardAttentionConfig(heads=heads, qk_dim=dim // heads, v_dim=dim // heads)
+            block = BlockConfig(attention=attention, mlp=PlainMlpConfig(mlp_dim=round(dim * mlp_ratio)))
             return cls(
                 image_size=image_size, patch_size=patch_size, channels=channels, classes=classes, dim=dim,
                 blocks=(block,) * depth, class_token=class_token, registers=registers, pooling=pooling,
@@ -203,9 +134,9 @@ class ViTConfig(Record):
 
     def exportable(self) -> Self:
         """The same model by operators that a graph can hold: no unused factors, truncations by matrix products, gains in the weights."""
-        blocks = [block.model_copy(update={"online": _exportable(block.online)}) for block in self.blocks]
+        blocks = [block.model_copy(update={"online": block.online and block.online.exportable()}) for block in self.blocks]
         # A truncation stands between proj and the gain, which then cannot become part of proj's weights.
-        folded = not any(isinstance(block.online, Truncation) and block.online.kind == "svd" for block in blocks)
+        folded = not any(block.online is not None and block.online.site == "output" for block in blocks)
         return self.model_copy(update={"blocks": tuple(blocks), "layer_scale": self.layer_scale and not folded})
 
     @property
@@ -230,6 +161,29 @@ class ViTConfig(Record):
         """Length of the sequence that the encoder sees."""
         return self.prefix_tokens + self.patches
 
+    def can_narrow_scores(self, block: int) -> Permission:
+        """Whether a block's `qk_dim` may be narrowed, by its attention and by the positions."""
+        attention = self.blocks[block].attention
+        return _all_of((attention, attention.can_narrow_scores), (self.position, self.position.can_narrow_scores))
 
-def _exportable(online: Online | None) -> Online | None:
-    return online.model_copy(update={"form": "matmul"}) if isinstance(online, Truncation) else None
+    def can_narrow_values(self, block: int) -> Permission:
+        """Whether a block's `v_dim` may be narrowed."""
+        attention = self.blocks[block].attention
+        return _all_of((attention, attention.can_narrow_values))
+
+    def can_narrow_units(self, block: int) -> Permission:
+        """Whether a block's `mlp_dim` may be narrowed."""
+        mlp = self.blocks[block].mlp
+        return _all_of((mlp, mlp.can_narrow_units))
+
+    def can_slice_stream(self, block: int) -> Permission:
+        """Whether a block allows that the residual stream is rotated and narrowed."""
+        chosen = self.blocks[block]
+        parts = (chosen.attention, chosen.mlp, self.position, *((chosen.online,) if chosen.online is not None else ()))
+        return _all_of(*((part, part.can_slice_stream) for part in parts))
+
+
+def _all_of(*asked: tuple[KindConfig, Permission]) -> Permission:
+    """Allowed where every part allows it, else the first refusal with the name of its part."""
+    refusals = (f"{part.label}: {permission.refusal}" for part, permission in asked if not permission)
+    return Permission(next(refusals, None))
