@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vitnla.linalg.torch.symmetric import cholesky_factor
+from vitnla.linalg.symmetric import nearest_psd_factor
 from vitnla.model.config import BlockConfig, ViTConfig
 from vitnla.model.deck import pack_triangles
 from vitnla.model.layers import Attention, Block, LowRankLinear
@@ -52,7 +52,7 @@ def _start_attention(attention: Attention, config: BlockConfig, dim: int, genera
         keys.append(right.T)
     if config.attention == "cholesky":
         scores = [_near_identity(config.qk_dim, 0.7, 0.7, generator) for _ in range(config.heads)]
-        attention.queries.packed.copy_(pack_triangles(torch.stack([cholesky_factor(matrix) for matrix in scores])))
+        attention.queries.packed.copy_(pack_triangles(torch.stack([nearest_psd_factor(matrix) for matrix in scores])))
     left, right = _factor(_near_identity(dim, 0.4, -0.4, generator), config.heads * config.v_dim)
     shared = [] if config.attention == "symmetric" else keys
     _assign(attention.qkv, torch.cat([*queries, *shared, left.T]))
