@@ -13,7 +13,7 @@ from vitnla.common.measures import Distillation
 from vitnla.common.schema import Record
 from vitnla.data.dataset import Dataset
 from vitnla.data.load import load_data
-from vitnla.methods.catalogue import METHODS
+from vitnla.methods import METHODS
 from vitnla.methods.registry import Decomposition, Method, method_of
 from vitnla.model.config import ViTConfig
 from vitnla.model.vit import VisionTransformer

@@ -16,7 +16,7 @@ from runtime.runners.base import Images
 from vitnla.common.errors import InputError
 from vitnla.data.image_files import Images as Pixels
 from vitnla.data.preprocessing import Preprocessing
-from vitnla.linalg.matrices import Float64
+from vitnla.linalg.arrays import Float64
 from vitnla.linalg.moments import Moments
 
 Progress = Callable[[int, int], None]
@@ -59,7 +59,7 @@ def encoder_linears(source: OnnxSource, model: ir.Model, image: tuple[int, int, 
 def collect(
     source: OnnxSource, linears: Sequence[EncoderLinear], images: Pixels, preprocessing: Preprocessing,
     on_progress: Progress = lambda done, total: None,
-) -> dict[str, Moments]:  # fmt: skip
+) -> dict[str, Moments[Float64]]:  # fmt: skip
     """Moments of the inputs of `linears`, by the names of those values; linears that share an input share its moments.
 
     Sums are float64 products of float64 inputs. At most `MEMORY` bytes of inputs are held at a time, or those of one value
@@ -110,7 +110,7 @@ class _Sum:
             hint = "check the weights and the preprocessing"
             raise InputError(f"linear '{linear}': expected finite activations, got NaN or infinity", hint)
 
-    def moments(self) -> Moments:
+    def moments(self) -> Moments[Float64]:
         gram = self._gram / self._tokens
         return Moments((gram + gram.T) / 2, self._sum / self._tokens, self._tokens, sensitivity=1.0)
 

@@ -1,10 +1,11 @@
-"""The methods that work on a graph: `none`, `svd` and `cholesky`, with the settings and the algebra of those on a model."""
+"""The graph edits of the methods that work on graphs; their settings, choices and algebra are those of the methods on torch models."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -13,16 +14,17 @@ from export.from_onnx.blocks import GraphMlp, Place, find_mlps, place
 from export.from_onnx.calibrate import EncoderLinear
 from export.from_onnx.linears import GraphLinear
 from export.from_onnx.rewrite import drop_unused, make_low_rank, make_narrow, values_in_use
-from vitnla.allocation import LayerOptions, Rank, WidthOptions
+from vitnla.allocation import Rank
 from vitnla.common.errors import InputError
 from vitnla.common.measures import Cost, LayerRow
 from vitnla.common.schema import Record
-from vitnla.linalg.hidden_units import UnitChoice
+from vitnla.linalg.arrays import Float64
 from vitnla.linalg.low_rank_curve import LowRankCurve
+from vitnla.linalg.mlp_curve import MlpCurve
 from vitnla.linalg.moments import Moments
 from vitnla.methods.cholesky.config import CholeskyConfig, choose_widths
 from vitnla.methods.none.config import NoneConfig
-from vitnla.methods.svd.config import SvdConfig, allocate
+from vitnla.methods.svd.config import SvdConfig, choose_ranks
 from vitnla.model.cost import linear_macs
 
 
@@ -54,87 +56,6 @@ class Encoder:
 
 
 @dataclass(frozen=True)
-class GraphMethod:
-    """How a method is applied to an encoder, given the moments at the inputs of its linears; the graph is changed."""
-
-    config: type[Record]
-    apply: Callable[[Encoder, Mapping[GraphLinear, Moments], Record], GraphDecomposition]
-    needs_moments: bool
-    needs_sensitivity: Callable[[Record], bool] = lambda config: False
-
-
-def apply_none(encoder: Encoder, moments: Mapping[GraphLinear, Moments], config: Record) -> GraphDecomposition:
-    """The graph as it is."""
-    return _decomposition(encoder, {})
-
-
-def apply_svd(encoder: Encoder, moments: Mapping[GraphLinear, Moments], config: Record) -> GraphDecomposition:
-    """Every linear that gets a rank becomes two thin ones.
-
-    Raises:
-        InputError: a number is not finite, or the ranks asked for cannot be had.
-    """
-    assert isinstance(config, SvdConfig)  # for the type checker: the registry pairs them
-    curves = {one.linear: LowRankCurve.of(one.linear.map, moments[one.linear], config.weighting) for one in encoder.linears}
-    options = [
-        LayerOptions(_label(encoder, one.linear), one.linear.shape, one.tokens, curve.basis.energies, curve.lost)
-        for one, curve in zip(encoder.linears, curves.values(), strict=True)
-    ]
-    used = values_in_use(encoder.model)
-    changed: dict[GraphLinear, _Change] = {}
-    for (linear, curve), rank in zip(curves.items(), allocate(options, config), strict=True):
-        if rank is not None:
-            new = curve.at(rank)
-            make_low_rank(encoder.model, linear, new)
-            biased = _biased(linear) or bool(np.any(new.bias))
-            changed[linear] = _Change(linear.shape, rank, curve.relative_error(new), curve.retained(rank), biased)
-    drop_unused(encoder.model, used)
-    return _decomposition(encoder, changed)
-
-
-def apply_cholesky(encoder: Encoder, moments: Mapping[GraphLinear, Moments], config: Record) -> GraphDecomposition:
-    """Every MLP that is recognised keeps some of its hidden units, and its second linear is fitted anew.
-
-    Raises:
-        InputError: no MLP is recognised, a number is not finite, or the target cannot be attained.
-    """
-    assert isinstance(config, CholeskyConfig)  # for the type checker: the registry pairs them
-    if not encoder.mlps:
-        hint = "gated MLPs and activations per channel are not such; --method svd needs no pattern"
-        raise InputError("cholesky: found no MLP in the graph: linear, activation, linear", hint)
-    tokens = {one.linear: one.tokens for one in encoder.linears}
-    units = [UnitChoice.of(mlp.fc2.map, moments[mlp.fc2], config.damping) for mlp in encoder.mlps]
-    layers = [
-        WidthOptions(tokens[mlp.fc1] * (mlp.fc1.shape[1] + mlp.fc2.shape[0]), choice.losses)
-        for mlp, choice in zip(encoder.mlps, units, strict=True)
-    ]
-    widths = choose_widths(layers, sum(one.dense_macs for one in encoder.linears), config)
-    used = values_in_use(encoder.model)
-    changed: dict[GraphLinear, _Change] = {}
-    for mlp, choice, width in zip(encoder.mlps, units, widths, strict=True):
-        if width < len(choice.order):
-            found = choice.at(width)
-            make_narrow(encoder.model, mlp, found.kept, found.second)
-            changed[mlp.fc1] = _Change((width, mlp.fc1.shape[1]), None, found.error, found.retained, _biased(mlp.fc1))
-            changed[mlp.fc2] = _Change((mlp.fc2.shape[0], width), None, found.error, found.retained, True)
-    drop_unused(encoder.model, used)
-    return _decomposition(encoder, changed)
-
-
-METHODS: dict[str, GraphMethod] = {
-    "none": GraphMethod(NoneConfig, apply_none, needs_moments=False),
-    "svd": GraphMethod(
-        SvdConfig, apply_svd, needs_moments=True,
-        needs_sensitivity=lambda config: isinstance(config, SvdConfig) and config.target_macs is not None and config.allocation == "knapsack",
-    ),
-    "cholesky": GraphMethod(
-        CholeskyConfig, apply_cholesky, needs_moments=True,
-        needs_sensitivity=lambda config: isinstance(config, CholeskyConfig) and config.keep is None and config.allocation == "knapsack",
-    ),
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
 class _Change:
     shape: tuple[int, int]
     rank: Rank
@@ -144,12 +65,78 @@ class _Change:
     """Whether it adds a bias: a refitted or centred linear does also where the old one did not."""
 
 
+def decompose(
+    encoder: Encoder, method: str, moments: Mapping[GraphLinear, Moments[Float64]], config: Record
+) -> GraphDecomposition:
+    """Apply a method to an encoder: choose as on a torch model, and change the graph.
+
+    Args:
+        encoder: its graph is changed.
+        method: the name of one that works on graphs.
+        moments: those at the inputs of the linears; may be empty where the method needs none.
+        config: the method's.
+
+    Raises:
+        InputError: a number is not finite, the ranks or the target asked for cannot be had, or `cholesky` recognises no MLP.
+    """
+    used = values_in_use(encoder.model)
+    changed = GRAPH_EDITS[method](encoder, moments, config)
+    drop_unused(encoder.model, used)
+    return _decomposition(encoder, changed)
+
+
+def edit_none(
+    encoder: Encoder, moments: Mapping[GraphLinear, Moments[Float64]], config: NoneConfig
+) -> dict[GraphLinear, _Change]:
+    """Leave the graph as it is."""
+    return {}
+
+
+def edit_svd(encoder: Encoder, moments: Mapping[GraphLinear, Moments[Float64]], config: SvdConfig) -> dict[GraphLinear, _Change]:
+    """Make two thin linears of every one that gets a rank."""
+    linears = [one.linear for one in encoder.linears]
+    curves = [LowRankCurve.of(linear.map, moments[linear], config.weighting) for linear in linears]
+    names = [f"{encoder.places[linear]} ('{linear.name}')" for linear in linears]
+    ranks = choose_ranks(names, curves, [one.tokens for one in encoder.linears], config)
+    changed = {}
+    for linear, curve, rank in zip(linears, curves, ranks, strict=True):
+        if rank is not None:
+            fit = curve.at(rank)
+            make_low_rank(encoder.model, linear, fit.map)
+            biased = _biased(linear) or bool(np.any(fit.map.bias))
+            changed[linear] = _Change(linear.shape, rank, fit.error, fit.retained, biased)
+    return changed
+
+
+def edit_cholesky(
+    encoder: Encoder, moments: Mapping[GraphLinear, Moments[Float64]], config: CholeskyConfig
+) -> dict[GraphLinear, _Change]:
+    """Keep some hidden units of every MLP that is recognised, and its second linear fitted to them."""
+    if not encoder.mlps:
+        hint = "gated MLPs and activations per channel are not such; --method svd needs no pattern"
+        raise InputError("cholesky: found no MLP in the graph: linear, activation, linear", hint)
+    tokens = {one.linear: one.tokens for one in encoder.linears}
+    curves = [MlpCurve.of(mlp.fc1.map, mlp.fc2.map, moments[mlp.fc2], config.damping) for mlp in encoder.mlps]
+    dense_macs = sum(one.dense_macs for one in encoder.linears)
+    widths = choose_widths(curves, [tokens[mlp.fc1] for mlp in encoder.mlps], dense_macs, config)
+    changed = {}
+    for mlp, curve, width in zip(encoder.mlps, curves, widths, strict=True):
+        if width < curve.full:
+            fit = curve.at(width)
+            make_narrow(encoder.model, mlp, fit)
+            changed[mlp.fc1] = _Change(fit.first.shape, None, fit.error, fit.retained, _biased(mlp.fc1))
+            changed[mlp.fc2] = _Change(fit.second.shape, None, fit.error, fit.retained, True)
+    return changed
+
+
+GRAPH_EDITS: Mapping[str, Callable[[Encoder, Mapping[GraphLinear, Moments[Float64]], Any], dict[GraphLinear, _Change]]] = {
+    "none": edit_none, "svd": edit_svd, "cholesky": edit_cholesky,
+}  # fmt: skip
+"""What changes a graph, for every method of `vitnla.methods.METHODS` that works on graphs."""
+
+
 def _biased(linear: GraphLinear) -> bool:
     return linear.add is not None
-
-
-def _label(encoder: Encoder, linear: GraphLinear) -> str:
-    return f"{encoder.places[linear]} ('{linear.name}')"
 
 
 def _decomposition(encoder: Encoder, changed: Mapping[GraphLinear, _Change]) -> GraphDecomposition:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from export.bundle.steps import default_name, evaluation_split
 from export.from_onnx.calibrate import EncoderLinear, collect, encoder_linears
-from export.from_onnx.decompose import METHODS, Encoder, GraphMethod
+from export.from_onnx.decompose import Encoder, decompose
 from export.from_onnx.describe import find_labels, find_preprocessing
 from export.from_onnx.linears import GraphLinear
 from export.from_onnx.request import OnnxRequest
@@ -25,8 +26,10 @@ from vitnla.common.files import check_free
 from vitnla.data.dataset import Split
 from vitnla.data.load import load_data
 from vitnla.data.preprocessing import Preprocessing
+from vitnla.linalg.arrays import Float64
 from vitnla.linalg.moments import Moments
-from vitnla.methods.settings import filled
+from vitnla.methods import METHODS, Method
+from vitnla.methods.registry import make_config
 
 PROBE_IMAGES = 32
 """How many calibration images tell what the linears' outputs matter, where a budget is shared by it."""
@@ -39,7 +42,7 @@ def export_onnx(request: OnnxRequest, on_step: Callable[[str], None]) -> Bundle:
         VitDeployError: something given is not usable, or parity was not met; nothing is left behind.
     """
     method = _method(request.method)
-    config = filled(request.method, method.config, request.settings)
+    config = make_config(method, request.settings)
     destination = request.output or Path("artifacts") / default_name(request.model, request.method, config, Lowering())
     check_free(destination, replace=request.force)
     on_step(f"reading {request.model}")
@@ -53,22 +56,24 @@ def export_onnx(request: OnnxRequest, on_step: Callable[[str], None]) -> Bundle:
     split = evaluation_split(data, classes, request.eval_split, request.eval_images)
     model = source.model.clone()
     linears = encoder_linears(source, model, image)
-    moments: dict[GraphLinear, Moments] = {}
-    if method.needs_moments:
+    moments: dict[GraphLinear, Moments[Float64]] = {}
+    if method.needs_statistics(config):
         seen = data.split("calibration")
         seen = seen.head(request.calibration_images)
         moments = _moments(source, linears, seen, preprocessing, weigh=method.needs_sensitivity(config), on_step=on_step)
     on_step(f"decomposing by {request.method}")
-    result = method.apply(Encoder.of(model, linears), moments, config)
+    result = decompose(Encoder.of(model, linears), request.method, moments, config)
     work = Work(source, model, result, preprocessing, labels, image)
     return write_bundle(work, request, config, (data.name, split), destination, on_step)
 
 
-def _method(name: str) -> GraphMethod:
-    if name not in METHODS:
+def _method(name: str) -> Method[Any]:
+    method = METHODS[name]
+    if not method.works_on_graphs:
+        able = ", ".join(known for known in METHODS if METHODS[known].works_on_graphs)
         hint = "convert the model it was exported from (timm:, hf:, a checkpoint) for the others; see vitdeploy methods"
-        raise InputError(f"method '{name}' does not work on onnx:FILE: {', '.join(METHODS)} do", hint)
-    return METHODS[name]
+        raise InputError(f"method '{name}' does not work on onnx:FILE: {able} do", hint)
+    return method
 
 
 def _classes(source: OnnxSource, image: tuple[int, int, int]) -> int:
@@ -87,7 +92,7 @@ def _classes(source: OnnxSource, image: tuple[int, int, int]) -> int:
 def _moments(
     source: OnnxSource, linears: Sequence[EncoderLinear], split: Split, preprocessing: Preprocessing, *, weigh: bool,
     on_step: Callable[[str], None],
-) -> dict[GraphLinear, Moments]:  # fmt: skip
+) -> dict[GraphLinear, Moments[Float64]]:  # fmt: skip
     """What each linear sees, and, where the method shares out a budget by it, how much its output matters."""
     moments = collect(
         source, linears, split.images, preprocessing, lambda done, total: on_step(f"calibrating on {done} of {total} images")

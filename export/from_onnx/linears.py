@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from export.from_onnx.constants import constant
 from vitnla.common.errors import InputError
-from vitnla.linalg.matrices import Matrix
+from vitnla.linalg.arrays import Matrix
 from vitnla.linalg.moments import Affine
 
 
@@ -27,7 +27,7 @@ class GraphLinear:
     node: ir.Node
     add: ir.Node | None
     bias_at: int
-    map: Affine
+    map: Affine[Matrix]
 
     @property
     def name(self) -> str:
@@ -49,8 +49,7 @@ class GraphLinear:
     @property
     def shape(self) -> tuple[int, int]:
         """(out, in) features."""
-        rows, columns = self.map.weight.shape
-        return rows, columns
+        return self.map.shape
 
     @property
     def stored_transposed(self) -> bool:

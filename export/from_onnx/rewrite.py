@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from export.from_onnx.blocks import GraphMlp
 from export.from_onnx.constants import constant, new_constant
 from export.from_onnx.linears import GraphLinear
-from vitnla.linalg.low_rank_curve import LowRankMap
-from vitnla.linalg.matrices import Matrix
-from vitnla.linalg.moments import Affine
+from vitnla.linalg.arrays import Matrix
+from vitnla.linalg.mlp_curve import MlpFit
+from vitnla.linalg.moments import LowRankAffine
 
 
-def make_low_rank(model: ir.Model, linear: GraphLinear, new: LowRankMap) -> None:
+def make_low_rank(model: ir.Model, linear: GraphLinear, new: LowRankAffine[Matrix]) -> None:
     """Put a MatMul by V before the linear's node, which then multiplies by U; another bias takes the old one's place."""
     graph, node = model.graph, linear.node
     factor = new_constant(graph, f"{linear.name}.V", new.factors.V.T)
@@ -28,19 +27,18 @@ def make_low_rank(model: ir.Model, linear: GraphLinear, new: LowRankMap) -> None
         _set_bias(graph, linear, new.bias)
 
 
-def make_narrow(model: ir.Model, mlp: GraphMlp, kept: NDArray[np.int64], second: Affine) -> None:
-    """Keep some hidden units of an MLP; `second` is the map [out, kept] that reads them."""
+def make_narrow(model: ir.Model, mlp: GraphMlp, fit: MlpFit[Matrix]) -> None:
+    """Keep the hidden units of an MLP that `fit` keeps, and give its second linear the map that reads them."""
     graph = model.graph
-    first = mlp.fc1.map
-    _set_weight(graph, mlp.fc1, first.weight[kept], "kept")
+    _set_weight(graph, mlp.fc1, fit.first.weight, "kept")
     if mlp.fc1.add is not None:
-        _set_bias(graph, mlp.fc1, first.bias[kept])
-    _set_weight(graph, mlp.fc2, second.weight.astype(np.float32), "fitted")
-    _set_bias(graph, mlp.fc2, second.bias.astype(np.float32))
+        _set_bias(graph, mlp.fc1, fit.first.bias)
+    _set_weight(graph, mlp.fc2, fit.second.weight.astype(np.float32), "fitted")
+    _set_bias(graph, mlp.fc2, fit.second.bias.astype(np.float32))
     for node in mlp.reshapes:
         shape = constant(node.inputs[1])
         assert shape is not None  # for the type checker: only such reshapes are in the pattern
-        narrow = np.append(shape[:-1], len(kept)).astype(np.int64)
+        narrow = np.append(shape[:-1], len(fit.first.bias)).astype(np.int64)
         node.replace_input_with(1, new_constant(graph, f"{node.name or mlp.fc1.name}.shape", narrow))
     for value in {mlp.fc1.node.outputs[0], *mlp.inner}:
         value.shape = None  # as the exporter noted it for the old width

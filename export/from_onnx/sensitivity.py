@@ -12,8 +12,8 @@ from export.from_onnx.calibrate import EncoderLinear
 from export.from_onnx.session import GraphSession
 from export.from_onnx.source import OnnxSource
 from runtime.runners.base import Images
+from vitnla.linalg.arrays import Float64
 from vitnla.linalg.low_rank import output_error
-from vitnla.linalg.matrices import Float64
 from vitnla.linalg.moments import Moments
 
 _RELATIVE = 1e-2
@@ -22,7 +22,7 @@ _BATCH = 8
 
 
 def sensitivities(
-    source: OnnxSource, linears: Sequence[EncoderLinear], moments: Mapping[str, Moments], images: Images,
+    source: OnnxSource, linears: Sequence[EncoderLinear], moments: Mapping[str, Moments[Float64]], images: Images,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[float]:  # fmt: skip
     """The mean Fisher information of the class about one element of each linear's output, as `vitnla.calibration.collect` defines it.
@@ -76,7 +76,7 @@ def _add_noise(model: ir.Model, one: EncoderLinear) -> str:
     return name
 
 
-def _scale(one: EncoderLinear, moments: Moments) -> float:
+def _scale(one: EncoderLinear, moments: Moments[Float64]) -> float:
     weight, bias = one.linear.map.weight, one.linear.map.bias
     energy = output_error(weight, moments.covariance) + float(np.square(weight @ moments.mean + bias).sum())
     return _RELATIVE * math.sqrt(energy / len(weight)) or _RELATIVE

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitnla.common.errors import InputError
+from vitnla.linalg.low_rank import tail_energy
 from vitnla.model.cost import linear_macs
 
 Rank = int | None
@@ -71,7 +72,7 @@ class LayerOptions:
 
     def choices(self, multiple: int) -> list[Choice]:
         """Every multiple of `multiple` that saves MACs, then dense: MACs rise and losses fall along the list."""
-        tails = np.append(np.cumsum(self.losses[::-1])[::-1], 0.0)
+        tails = tail_energy(self.losses)
         ranks = [rank for rank in range(multiple, self.full_rank + 1, multiple) if self.saves(rank)]
         low_rank = [Choice(rank, linear_macs(self.shape, rank, self.tokens), float(tails[rank])) for rank in ranks]
         return [*low_rank, Choice(None, self.dense_macs, 0.0)]

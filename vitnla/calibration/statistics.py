@@ -12,37 +12,11 @@ from vitnla.common.errors import InputError
 from vitnla.data.image_files import Images
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.linalg.moments import Moments
-from vitnla.linalg.torch.bridge import to_array
 from vitnla.model.config import LinearName
 from vitnla.model.vit import VisionTransformer
 
-
-@dataclass(frozen=True)
-class LinearStatistics:
-    """Moments over all `tokens` calibration tokens x that one linear saw.
-
-    Args:
-        gram: [in, in] float64, sum of x xT divided by `tokens`; symmetric, positive semidefinite, often singular.
-        mean: [in] float64.
-        tokens: number of tokens summed over (images x sequence length).
-        sensitivity: Fisher information of the predicted class about one element of this linear's output at one token, on
-            average: how much an output error of unit energy here changes the predictions (see `collect`).
-    """
-
-    gram: Tensor
-    mean: Tensor
-    tokens: int
-    sensitivity: float
-
-    @property
-    def covariance(self) -> Tensor:
-        """[in, in] float64: gram - mean meanT."""
-        return self.gram - self.mean.outer(self.mean)
-
-    @property
-    def moments(self) -> Moments:
-        """The same as arrays, without a copy."""
-        return Moments(to_array(self.gram), to_array(self.mean), self.tokens, self.sensitivity)
+LinearStatistics = Moments[Tensor]
+"""Moments over all calibration tokens that one linear of a model saw, on the CPU."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Generic, TypeVar
 
 from vitnla.common.errors import unknown_name
@@ -35,3 +36,29 @@ class Registry(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._items)
+
+
+class LazyRegistry(Registry[T]):
+    """A registry of known names, in their order, each added by a module that is imported when its name is first looked up.
+
+    Args:
+        kind: how errors call an item.
+        homes: the module of each name.
+    """
+
+    def __init__(self, kind: str, homes: Mapping[str, str]) -> None:
+        super().__init__(kind)
+        self._homes = dict(homes)
+
+    def __getitem__(self, name: str) -> T:
+        if name in self._homes:
+            import_module(self._homes[name])
+        elif name not in self._items:
+            raise unknown_name(self.kind, name, list(self))
+        return super().__getitem__(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*self._homes, *(name for name in self._items if name not in self._homes)])
+
+    def __len__(self) -> int:
+        return len(self._homes.keys() | self._items.keys())

@@ -1,8 +1,7 @@
 """Best low-rank forms of a linear map y = W x, with and without the second moments of x.
 
 W is [m, n] (out, in) and C is [n, n], E[x xT] or the covariance of x. All algebra is float64; factors come back in W's
-dtype, energies in float64. Nothing here inverts C, which real activations make singular, except the reference
-`whitened_svd_factors`.
+dtype, energies in float64. Nothing here inverts C, which real activations make singular.
 
 Sources: Eckart & Young 1936; Hsu et al. 2022 and Wang et al. 2024 (SVD-LLM) for the whitened form; Chen et al. 2021
 (DRONE) and Yu & Wu 2023 (AFM) for the same optimum as a principal component analysis of the outputs.
@@ -11,31 +10,25 @@ Sources: Eckart & Young 1936; Hsu et al. 2022 and Wang et al. 2024 (SVD-LLM) for
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
-
-import numpy as np
-from scipy.linalg import solve_triangular
+from typing import Any, Generic
 
 from vitnla.common.errors import InputError
-from vitnla.linalg.matrices import Float64, Matrix, finite_float64
-from vitnla.linalg.symmetric import cholesky_factor
-
-M = TypeVar("M")
-"""NumPy arrays here, tensors in `vitnla.linalg`."""
+from vitnla.linalg.arrays import A, as_float64, finite_float64, namespace
+from vitnla.linalg.symmetric import nearest_psd_factor
 
 
 @dataclass(frozen=True)
-class Factors(Generic[M]):
+class Factors(Generic[A]):
     """What = U V with U: [m, r] and V: [r, n]."""
 
-    U: M
-    V: M
+    U: A
+    V: A
 
     @property
-    def product(self) -> M:
+    def product(self) -> A:
         """What, [m, n]."""
         left: Any = self.U
-        product: M = left @ self.V
+        product: A = left @ self.V
         return product
 
     @property
@@ -46,7 +39,7 @@ class Factors(Generic[M]):
 
 
 @dataclass(frozen=True)
-class OutputBasis(Generic[M]):
+class OutputBasis(Generic[A]):
     """Orthonormal directions of the output, best first, and the energy of the output along each.
 
     Args:
@@ -54,116 +47,125 @@ class OutputBasis(Generic[M]):
         energies: [k] float64, descending, not negative. Keeping the first r directions loses exactly `energies[r:].sum()`.
     """
 
-    directions: M
-    energies: M
+    directions: A
+    energies: A
 
 
-def svd_basis(weight: Matrix) -> OutputBasis[Float64]:
-    """Left singular vectors of W and its squared singular values: the basis where nothing is known of x.
+def svd_basis(weight: A) -> OutputBasis[A]:
+    """Return the left singular vectors of W and its squared singular values: the basis where nothing is known of x.
 
     Raises:
         InputError: a weight is not finite.
     """
-    left, values, _ = np.linalg.svd(finite_float64(weight, "weight"), full_matrices=False)
-    return OutputBasis(left, np.square(values))
+    return _svd_basis(finite_float64(weight, "weight"))
 
 
-def output_basis(weight: Matrix, second_moment: Matrix) -> OutputBasis[Float64]:
-    """Eigenvectors and eigenvalues of W C WT: the principal components of the outputs.
+def whitened_basis(weight: A, second_moment: A) -> OutputBasis[A]:
+    """Return the left singular vectors of W L and its squared singular values, for any C = L LT; C may be singular.
 
-    The energies equal the squared singular values of W L for any C = L LT. Where m > n, W = Q R first, and the
-    eigenvectors of the smaller R C RT are rotated back by Q.
+    They are the eigenvectors and eigenvalues of W C WT, the principal components of the outputs, so no L is needed. Where
+    m > n, W = Q R first, and the eigenvectors of the smaller R C RT are rotated back by Q.
 
     Raises:
         InputError: a number is not finite, or the shapes do not fit.
     """
-    w, c = finite_float64(weight, "weight"), finite_float64(second_moment, "second moment")
-    rows, columns = w.shape
-    if c.shape != (columns, columns):
-        raise InputError(f"second moment: expected [{columns}, {columns}], got {list(c.shape)}", "calibrate this model")
-    q, r = np.linalg.qr(w) if rows > columns else (np.eye(rows), w)
+    w, c = _weight_and_moment(weight, second_moment)
+    xp = namespace(w)
+    q, r = xp.linalg.qr(w) if w.shape[0] > w.shape[1] else (None, w)
     output_moment = r @ c @ r.T
-    values, vectors = np.linalg.eigh((output_moment + output_moment.T) / 2)
-    return OutputBasis(q @ vectors[:, ::-1], values[::-1].clip(min=0))
+    values, vectors = xp.linalg.eigh((output_moment + output_moment.T) / 2)
+    vectors = xp.flip(vectors, axis=1)
+    return OutputBasis(vectors if q is None else q @ vectors, xp.clip(xp.flip(values), min=0))
 
 
-def cholesky_basis(weight: Matrix, second_moment: Matrix) -> OutputBasis[Float64]:
-    """The same basis by Cholesky whitening (Wang et al. 2024, SVD-LLM): C = L LT, SVD(W L) = U S VT; directions U, energies S^2.
+def whitened_basis_by_cholesky(weight: A, second_moment: A) -> OutputBasis[A]:
+    """Return the same basis by Cholesky whitening (Wang et al. 2024, SVD-LLM): C = L LT, SVD(W L) = U S VT; energies S^2.
 
     `project` makes U_r U_rT W of it, which is their U_r S_r V_rT L^-1 but needs no inverse: a singular C, whose L is
     singular too, is not damped.
 
     Raises:
-        InputError: a number is not finite.
+        InputError: a number is not finite, or the shapes do not fit.
     """
-    w = finite_float64(weight, "weight")
-    left, values, _ = np.linalg.svd(w @ cholesky_factor(second_moment), full_matrices=False)
-    return OutputBasis(left, np.square(values))
+    w, c = _weight_and_moment(weight, second_moment)
+    return _svd_basis(w @ nearest_psd_factor(c))
 
 
-def project(weight: Matrix, basis: OutputBasis[Float64], rank: int) -> Factors[Matrix]:
-    """What = Q_r (Q_rT W), with Q_r the first `rank` directions; exact where `rank` is min(m, n).
+def project(weight: A, basis: OutputBasis[A], rank: int) -> Factors[A]:
+    """Return What = Q_r (Q_rT W), with Q_r the first `rank` directions; exact where `rank` is min(m, n).
 
     Raises:
         InputError: `rank` is not in 1 ... min(m, n).
     """
-    full = basis.directions.shape[1]
+    w, directions = as_float64(weight), as_float64(basis.directions)
+    full = directions.shape[1]
     if not 1 <= rank <= full:
         raise InputError(f"rank: expected 1 to {full}, got {rank}", "choose a rank in that range")
-    directions = basis.directions[:, :rank]
-    return Factors(directions.astype(weight.dtype), (directions.T @ weight.astype(np.float64)).astype(weight.dtype))
+    xp, dtype = namespace(w), getattr(weight, "dtype")  # noqa: B009  (a type variable has no attributes)
+    kept = directions[:, :rank]
+    return Factors(xp.astype(kept, dtype), xp.astype(kept.T @ w, dtype))
 
 
-def energies_along(weight: Matrix, directions: Matrix, second_moment: Matrix) -> Float64:
-    """E(qT W x)^2, [k] float64, for each column q of `directions`; cutting orthonormal ones loses exactly their sum."""
-    rows = directions.T @ finite_float64(weight, "weight")
-    energies: Float64 = ((rows @ second_moment.astype(np.float64)) * rows).sum(1).clip(min=0)
-    return energies
+def truncated_svd(weight: A, rank: int) -> Factors[A]:
+    """Return the nearest matrix of a rank in the Frobenius norm (Eckart & Young), in W's dtype.
 
-
-def truncated_svd(weight: Matrix, rank: int) -> Factors[Matrix]:
-    """The nearest matrix of a rank in the Frobenius norm (Eckart & Young); the loss is `svd_basis(...).energies[rank:].sum()`."""
+    Its squared error is `tail_energy(svd_basis(weight).energies)[rank]`. Raises as `svd_basis` and `project`.
+    """
     return project(weight, svd_basis(weight), rank)
 
 
-def output_pca_factors(weight: Matrix, second_moment: Matrix, rank: int) -> Factors[Matrix]:
-    """The matrix of a rank with the least E|(W - What) x|^2; the loss is `output_basis(...).energies[rank:].sum()`."""
-    return project(weight, output_basis(weight, second_moment), rank)
+def whitened_svd(weight: A, second_moment: A, rank: int) -> Factors[A]:
+    """Return the matrix of a rank with the least E|(W - What) x|^2, in W's dtype.
 
-
-def whitened_svd_factors(weight: Matrix, second_moment: Matrix, rank: int) -> Factors[Matrix]:
-    """The same matrix by the textbook route: C = L LT, SVD(W L) = U S VT, What = U_r S_r V_rT L^-1.
-
-    The reference that `output_pca_factors` is tested against; it needs a positive definite C.
-
-    Raises:
-        InputError: C is not positive definite in float64.
+    That is `tail_energy(whitened_basis(...).energies)[rank]`. Raises as `whitened_basis` and `project`.
     """
-    w, c = finite_float64(weight, "weight"), finite_float64(second_moment, "second moment")
-    try:
-        factor = np.linalg.cholesky(c)
-    except np.linalg.LinAlgError as error:
-        hint = "use output_pca_factors, which needs no inverse"
-        raise InputError("second moment: expected a positive definite matrix, got a singular one", hint) from error
-    left, values, right = np.linalg.svd(w @ factor, full_matrices=False)
-    unwhitened = solve_triangular(factor, right[:rank].T, lower=True, trans="T").T
-    return Factors((left[:, :rank] * values[:rank]).astype(weight.dtype), unwhitened.astype(weight.dtype))
+    return project(weight, whitened_basis(weight, second_moment), rank)
 
 
-def output_error(change: Matrix, second_moment: Matrix) -> float:
-    """E|D x|^2 = tr(D C DT) for a change D = W - What, [m, n]."""
-    d = change.astype(np.float64, copy=False)
-    return max(0.0, float(((d @ second_moment.astype(np.float64, copy=False)) * d).sum()))
+def tail_energy(energies: A) -> A:
+    """Return what keeping the first 0, 1, ... k directions loses: [k + 1] float64 sums of the others' `energies` [k]."""
+    e = as_float64(energies)
+    xp = namespace(e)
+    tails: A = xp.flip(xp.cumulative_sum(xp.flip(e), include_initial=True))
+    return tails
 
 
-def bias_correction(weight: Matrix, factors: Factors[Matrix], mean: Matrix) -> Float64:
-    """(W - What) mu, [m] float64: added to the bias, it makes the mean output exact, so that only the covariance is lost."""
-    product = factors.U.astype(np.float64) @ factors.V.astype(np.float64)
-    correction: Float64 = (weight.astype(np.float64) - product) @ mean.astype(np.float64)
+def retained_energy(energies: A, rank: int) -> float:
+    """Return the share of the energy in the first `rank` directions; 1 where there is no energy at all."""
+    e = as_float64(energies)
+    total = float(e.sum())
+    return float(e[:rank].sum()) / total if total > 0 else 1.0
+
+
+def energies_along(weight: A, directions: A, second_moment: A) -> A:
+    """Return E(qT W x)^2, [k] float64, for each column q of `directions`; cutting orthonormal ones loses exactly their sum."""
+    w = finite_float64(weight, "weight")
+    rows = as_float64(directions).T @ w
+    energies: A = namespace(w).clip(((rows @ as_float64(second_moment)) * rows).sum(1), min=0)
+    return energies
+
+
+def output_error(change: A, second_moment: A) -> float:
+    """Return E|D x|^2 = tr(D C DT) for a change D = W - What, [m, n]."""
+    d = as_float64(change)
+    return max(0.0, float(((d @ as_float64(second_moment)) * d).sum()))
+
+
+def bias_correction(weight: A, factors: Factors[A], mean: A) -> A:
+    """Return (W - What) mu, [m] float64: added to the bias, it makes the mean output exact, so that only the covariance is lost."""
+    product = as_float64(factors.U) @ as_float64(factors.V)
+    correction: A = (as_float64(weight) - product) @ as_float64(mean)
     return correction
 
 
-def retained_energy(energies: Matrix, rank: int) -> float:
-    """Share of the energy in the first `rank` directions; 1 where there is no energy at all."""
-    total = float(energies.sum())
-    return float(energies[:rank].sum()) / total if total > 0 else 1.0
+def _svd_basis(matrix: Any) -> OutputBasis[Any]:
+    left, values, _ = namespace(matrix).linalg.svd(matrix, full_matrices=False)
+    return OutputBasis(left, values**2)
+
+
+def _weight_and_moment(weight: Any, second_moment: Any) -> tuple[Any, Any]:
+    w, c = finite_float64(weight, "weight"), finite_float64(second_moment, "second moment")
+    columns = w.shape[1]
+    if tuple(c.shape) != (columns, columns):
+        raise InputError(f"second moment: expected [{columns}, {columns}], got {list(c.shape)}", "calibrate this model")
+    return w, c

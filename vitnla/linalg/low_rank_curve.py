@@ -3,38 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Generic, Literal
 
-import numpy as np
-
+from vitnla.linalg.arrays import A, as_float64, namespace
 from vitnla.linalg.low_rank import (
-    Factors,
     OutputBasis,
     bias_correction,
-    cholesky_basis,
     energies_along,
-    output_basis,
     project,
     retained_energy,
     svd_basis,
+    tail_energy,
+    whitened_basis,
+    whitened_basis_by_cholesky,
 )
-from vitnla.linalg.matrices import Float64, Matrix
-from vitnla.linalg.moments import Affine, Moments, relative_error
+from vitnla.linalg.moments import Affine, LowRankAffine, Moments, relative_error
 
 Weighting = Literal["none", "gram", "cholesky", "centered"]
 """`cholesky` is `gram` by another algorithm: whitening by a Cholesky factor, where `gram` takes eigenvectors of the outputs."""
 
 
-@dataclass(frozen=True)
-class LowRankMap:
-    """y = U (V x) + bias, in the dtype of the map that it replaces."""
+@dataclass(frozen=True, eq=False)
+class LowRankFit(Generic[A]):
+    """A linear at one rank.
 
-    factors: Factors[Matrix]
-    bias: Matrix
+    Args:
+        map: U, V and bias in the dtype of the map that they replace.
+        error: that of its output, see `moments.relative_error`; `retained` the share of the energy in the directions kept.
+    """
+
+    map: LowRankAffine[A]
+    error: float
+    retained: float
 
 
 @dataclass(frozen=True, eq=False)
-class LowRankCurve:
+class LowRankCurve(Generic[A]):
     """The best factors of a linear for every rank, by one of the measures that `svd` knows.
 
     Args:
@@ -44,49 +48,45 @@ class LowRankCurve:
         lost: [k] float64, what cutting each direction does to the predictions: sensitivity x its output energy.
     """
 
-    linear: Affine
-    moments: Moments
+    linear: Affine[A]
+    moments: Moments[A]
     weighting: Weighting
-    basis: OutputBasis[Float64]
-    lost: Float64
+    basis: OutputBasis[A]
+    lost: A
 
     @classmethod
-    def of(cls, linear: Affine, moments: Moments, weighting: Weighting) -> LowRankCurve:
-        """Find the directions.
+    def of(cls, linear: Affine[A], moments: Moments[A], weighting: Weighting) -> LowRankCurve[A]:
+        """Find the directions, on the device of the weight.
 
         Raises:
             InputError: a number is not finite.
         """
+        moments = moments.beside(linear.weight)
         second_moment = moments.covariance if weighting == "centered" else moments.gram
         basis = _basis(linear.weight, second_moment, weighting)
         # A direction costs its output energy, also where it was chosen without looking at any input.
-        lost = moments.sensitivity * energies_along(linear.weight, basis.directions, second_moment)
-        return cls(linear, moments, weighting, basis, lost)
+        energies: Any = energies_along(linear.weight, basis.directions, second_moment)
+        return cls(linear, moments, weighting, basis, moments.sensitivity * energies)
 
     @property
-    def losses(self) -> Float64:
+    def losses(self) -> A:
         """[k + 1] float64: what keeping the first 0 ... k directions loses."""
-        return np.append(self.lost[::-1].cumsum()[::-1], 0.0)
+        return tail_energy(self.lost)
 
-    def at(self, rank: int) -> LowRankMap:
-        """The factors of a rank in 1 ... k, with the mean moved into the bias where the weighting is `centered`."""
-        weight, bias = self.linear.weight, self.linear.bias
+    def at(self, rank: int) -> LowRankFit[A]:
+        """Return the factors of a rank in 1 ... k, with the mean moved into the bias where the weighting is `centered`."""
+        weight = self.linear.weight
+        bias: Any = self.linear.bias
         factors = project(weight, self.basis, rank)
         if self.weighting == "centered":
-            bias = (bias.astype(np.float64) + bias_correction(weight, factors, self.moments.mean)).astype(bias.dtype)
-        return LowRankMap(factors, bias)
-
-    def relative_error(self, new: LowRankMap) -> float:
-        """That of the output, see `moments.relative_error`."""
-        wide = new.factors.U.astype(np.float64) @ new.factors.V.astype(np.float64)
-        return relative_error(self.linear, Affine(wide, new.bias.astype(np.float64)), self.moments)
-
-    def retained(self, rank: int) -> float:
-        """Share of the energy in the directions kept."""
-        return retained_energy(self.basis.energies, rank)
+            corrected = as_float64(bias) + bias_correction(weight, factors, self.moments.mean)
+            bias = namespace(bias).astype(corrected, bias.dtype)
+        wide = Affine(as_float64(factors.U) @ as_float64(factors.V), bias)
+        error = relative_error(self.linear, wide, self.moments)
+        return LowRankFit(LowRankAffine(factors, bias), error, retained_energy(self.basis.energies, rank))
 
 
-def _basis(weight: Matrix, second_moment: Float64, weighting: Weighting) -> OutputBasis[Float64]:
+def _basis(weight: A, second_moment: A, weighting: Weighting) -> OutputBasis[A]:
     if weighting == "none":
         return svd_basis(weight)
-    return cholesky_basis(weight, second_moment) if weighting == "cholesky" else output_basis(weight, second_moment)
+    return (whitened_basis_by_cholesky if weighting == "cholesky" else whitened_basis)(weight, second_moment)

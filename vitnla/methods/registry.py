@@ -1,18 +1,20 @@
-"""What a method is, and the one registry of them."""
+"""What a method is, and the one registry of them: for torch models, and for ONNX graphs where a method works on those too."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from vitnla.calibration.statistics import Statistics
 from vitnla.common.errors import InputError
 from vitnla.common.measures import LayerRow
-from vitnla.common.registry import Registry
+from vitnla.common.registry import LazyRegistry
 from vitnla.common.schema import Record
 from vitnla.methods.settings import filled
-from vitnla.model.vit import VisionTransformer
+
+if TYPE_CHECKING:
+    from vitnla.calibration.statistics import Statistics
+    from vitnla.model.vit import VisionTransformer
 
 Kind = Literal["online", "deployable", "trained"]
 C = TypeVar("C", bound=Record)
@@ -39,9 +41,21 @@ class Method(Generic[C]):
     """Whether `apply` with this config reads calibration statistics (else they may be None)."""
     lacks_latency: Callable[[C], bool] = lambda config: False
     """Whether this config has a `latency_model` to be filled in by a measurement before `apply`."""
+    works_on_graphs: bool = False
+    """Whether `onnx:FILE` can be decomposed by it: then `export.from_onnx.decompose` has a graph edit of this name."""
+    needs_sensitivity: Callable[[C], bool] = lambda config: False
+    """Whether this config reads the sensitivities of a graph's linears, which take runs of their own; else they may be 1."""
 
 
-METHODS: Registry[Method[Any]] = Registry("method")
+_HOMES = {
+    "auto": "auto.apply", "cholesky": "cholesky.method", "none": "none.method",
+    **dict.fromkeys(
+        ("cholesky-online", "pca-online", "svd-online", "tensor-online", "svd-full", "cholesky-symmetric"), "online.apply"
+    ),
+    "pca": "pca.apply", "pca-slice": "pca_slice.apply", "svd": "svd.method", "symmetric": "symmetric.apply", "tensor": "tensor.apply",
+}  # fmt: skip
+"""The module of each method, which adds it."""
+METHODS: LazyRegistry[Method[Any]] = LazyRegistry("method", {name: f"vitnla.methods.{home}" for name, home in _HOMES.items()})
 
 
 def method_of(config: Record) -> Method[Any]:

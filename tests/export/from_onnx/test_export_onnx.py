@@ -260,7 +260,7 @@ def test_a_damaged_or_missing_file_is_refused(file: Path, data: str, tmp_path: P
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--method", "pca"), "method 'pca' does not work on onnx:FILE: none, svd, cholesky do"),
+        (("--method", "pca"), "method 'pca' does not work on onnx:FILE: cholesky, none, svd do"),
         ((*NORMAL, "--rank", 16), "block 0 qkv ('/blocks.0/attn/qkv/MatMul'): expected a rank from 1 to 15, got 16"),
         ((*NORMAL, "--target-macs", 0.01), "target MACs: expected a ratio from"),
         ((), "does not say how its images are prepared"),

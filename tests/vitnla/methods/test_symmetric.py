@@ -12,12 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from vitnla.linalg.torch.symmetric import cholesky_factor, signed_form
 
 from vitnla.calibration.collect import collect
 from vitnla.calibration.statistics import Statistics
 from vitnla.common.errors import InputError
 from vitnla.data.preprocessing import Preprocessing
-from vitnla.linalg.torch.symmetric import cholesky_factor, signed_form
 from vitnla.methods import METHODS
 from vitnla.methods.symmetric.apply import SymmetricConfig, apply
 from vitnla.model import VisionTransformer

@@ -11,14 +11,12 @@ Column selection of activations by a pivoted factorisation, with the fit folded 
 
 from __future__ import annotations
 
-from vitnla.allocation import WidthOptions
 from vitnla.calibration.statistics import Statistics
 from vitnla.methods.cholesky.config import CholeskyConfig, choose_widths
-from vitnla.methods.parts.narrow_mlp import NarrowMlp, narrow_mlp
+from vitnla.methods.parts.narrow_mlp import narrow_mlp
 from vitnla.methods.parts.narrowed import narrowed_model
 from vitnla.methods.parts.requirements import require_statistics
-from vitnla.methods.registry import METHODS, Decomposition, Method
-from vitnla.model.config import ViTConfig
+from vitnla.methods.registry import Decomposition
 from vitnla.model.cost import encoder_macs
 from vitnla.model.vit import VisionTransformer
 
@@ -30,21 +28,8 @@ def apply(model: VisionTransformer, statistics: Statistics | None, config: Chole
         InputError: there are no statistics, an MLP is low-rank or of a kind that does not allow it, a number is not finite, or the target cannot be attained.
     """
     statistics = require_statistics("cholesky", statistics)
-    mlps = [narrow_mlp(model, block, statistics, config.damping) for block in range(len(model.config.blocks))]
-    widths = _widths(mlps, model.config, config)
+    shape = model.config
+    mlps = [narrow_mlp(model, block, statistics, config.damping) for block in range(len(shape.blocks))]
+    tokens = [shape.tokens] * len(mlps)
+    widths = choose_widths([mlp.curve for mlp in mlps], tokens, encoder_macs(shape, shape).dense, config)
     return narrowed_model(model, {block: mlp.at(width) for block, (mlp, width) in enumerate(zip(mlps, widths, strict=True))})
-
-
-def _widths(mlps: list[NarrowMlp], shape: ViTConfig, config: CholeskyConfig) -> list[int]:
-    units = [shape.tokens * block.macs_per_unit(shape.dim)["mlp_dim"] for block in shape.blocks]
-    layers = [WidthOptions(unit, mlp.units.losses) for unit, mlp in zip(units, mlps, strict=True)]
-    return choose_widths(layers, encoder_macs(shape, shape).dense, config)
-
-
-METHODS.add(
-    "cholesky",
-    Method(
-        "cholesky", "deployable", "Narrower MLPs: units chosen by pivoted Cholesky, fc2 refitted", CholeskyConfig, apply,
-        lambda config: True,
-    ),
-)  # fmt: skip

@@ -1,4 +1,4 @@
-"""The settings of `cholesky`, and the widths that they give."""
+"""The settings of `cholesky`, and the widths that they give the MLPs of a torch model or of an ONNX graph."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 from vitnla.allocation import WidthOptions
 from vitnla.common.errors import InputError
 from vitnla.common.schema import Record
+from vitnla.linalg.arrays import A, to_numpy
+from vitnla.linalg.mlp_curve import MlpCurve
 from vitnla.methods.budget_settings import Allocation, check_share, widths_within, with_default_target
 
 DAMPING = 1e-6
@@ -46,11 +48,12 @@ class CholeskyConfig(Record):
         return self
 
 
-def choose_widths(layers: Sequence[WidthOptions], dense_macs: int, config: CholeskyConfig) -> list[int]:
-    """How many hidden units each MLP keeps.
+def choose_widths(curves: Sequence[MlpCurve[A]], tokens: Sequence[int], dense_macs: int, config: CholeskyConfig) -> list[int]:
+    """Return how many hidden units each MLP keeps.
 
     Args:
-        layers: the MLPs.
+        curves: the MLPs at every width.
+        tokens: how many tokens each sees per image.
         dense_macs: MACs per image of all encoder linears, those of the MLPs included.
         config: see `CholeskyConfig`.
 
@@ -59,6 +62,11 @@ def choose_widths(layers: Sequence[WidthOptions], dense_macs: int, config: Chole
     """
     step = config.width_multiple
     if config.keep is not None:
-        return [min(layer.full, max(1, round(config.keep * layer.full / step)) * step) for layer in layers]
+        return [min(curve.full, max(1, round(config.keep * curve.full / step)) * step) for curve in curves]
     assert config.target_macs is not None  # for the type checker: the config fills it in
+    # A unit is a row of the first linear and a column of the second.
+    layers = [
+        WidthOptions(count * (curve.first.shape[1] + curve.second.shape[0]), to_numpy(curve.losses))
+        for curve, count in zip(curves, tokens, strict=True)
+    ]
     return widths_within(layers, dense_macs, config.target_macs, config.allocation, step)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 
 from vitnla.calibration.statistics import Statistics
-from vitnla.methods.none.config import NONE, NoneConfig
+from vitnla.methods.none.config import NoneConfig
 from vitnla.methods.parts.report_rows import layer_row
-from vitnla.methods.registry import METHODS, Decomposition, Method
+from vitnla.methods.registry import Decomposition
 from vitnla.model.vit import VisionTransformer
 
 
@@ -15,6 +15,3 @@ def apply(model: VisionTransformer, statistics: Statistics | None, config: NoneC
     """A copy of the model."""
     rows = tuple(layer_row(model.config, block, name) for block, name in model.linear_names())
     return Decomposition(copy.deepcopy(model), rows)
-
-
-METHODS.add(NONE, Method(NONE, "deployable", "The dense model, unchanged", NoneConfig, apply, lambda config: False))

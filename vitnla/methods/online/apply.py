@@ -16,8 +16,8 @@ from torch import Tensor
 from vitnla.calibration.statistics import Statistics
 from vitnla.common.errors import InputError
 from vitnla.common.schema import Record
-from vitnla.linalg.torch import truncated_svd
-from vitnla.linalg.torch.symmetric import cholesky_factor
+from vitnla.linalg.low_rank import truncated_svd
+from vitnla.linalg.symmetric import nearest_psd_factor
 from vitnla.methods.parts.heads import standard_heads
 from vitnla.methods.parts.model_edit import BlockChange, LowRank, dense_linear, with_blocks, with_low_rank
 from vitnla.methods.parts.report_rows import layer_row
@@ -111,7 +111,7 @@ def apply_cholesky_symmetric(
         heads = standard_heads(model, index)
         wanted = heads.scores
         channels = [slice(start, start + block.qk_dim) for start in range(0, model.config.dim, block.qk_dim)]
-        factors = torch.stack([cholesky_factor(scores[own, own]) for scores, own in zip(wanted, channels, strict=True)])
+        factors = torch.stack([nearest_psd_factor(scores[own, own]) for scores, own in zip(wanted, channels, strict=True)])
         found = torch.zeros_like(wanted)
         for number, own in enumerate(channels):
             found[number, own, own] = factors[number] @ factors[number].T

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from vitnla.calibration.statistics import Statistics
+from vitnla.linalg.low_rank_curve import LowRankCurve
 from vitnla.methods.parts.candidates import Candidate
-from vitnla.methods.parts.linear_curve import LowRankCurve
-from vitnla.methods.parts.model_edit import BlockChange, LowRank, dense_linear
+from vitnla.methods.parts.model_edit import BlockChange, dense_linear
 from vitnla.methods.parts.narrow_attention import NarrowAttention, narrow_attention
 from vitnla.methods.parts.narrow_mlp import NarrowMlp, narrow_mlp
 from vitnla.methods.parts.narrowed import Narrowed
+from vitnla.methods.parts.report_rows import affine
 from vitnla.model.config import LINEARS, BlockConfig, LinearName
 from vitnla.model.cost import linear_macs
 from vitnla.model.vit import VisionTransformer
@@ -34,7 +35,7 @@ class BlockCurves:
     tokens: int
     attention: NarrowAttention
     mlp: NarrowMlp
-    low_rank: Mapping[LinearName, LowRankCurve]
+    low_rank: Mapping[LinearName, LowRankCurve[Tensor]]
 
     @classmethod
     def of(cls, model: VisionTransformer, block: int, statistics: Statistics) -> BlockCurves:
@@ -44,7 +45,7 @@ class BlockCurves:
             InputError: a linear is low-rank already, or a number is not finite.
         """
         low_rank = {
-            name: LowRankCurve.of(dense_linear(model, (block, name)), statistics.linears[block, name], "centered")
+            name: LowRankCurve.of(affine(dense_linear(model, (block, name))), statistics.linears[block, name], "centered")
             for name in LINEARS
         }
         config = model.config
@@ -72,7 +73,9 @@ class BlockCurves:
 
     def _widths(self, name: str, multiple: int) -> Iterator[Candidate]:
         macs = self.tokens * self.config.macs_per_unit(self.dim)[name]
-        losses: Tensor = {"qk_dim": self.attention.qk_losses, "v_dim": self.attention.v_losses, "mlp_dim": self.mlp.losses}[name]
+        losses: Tensor = {"qk_dim": self.attention.qk_losses, "v_dim": self.attention.v_losses, "mlp_dim": self.mlp.curve.losses}[
+            name
+        ]
         full, step = len(losses) - 1, multiple * (4 if name == "mlp_dim" else 1)
         for width in range(step, full, step):
             yield Candidate(macs * width, float(losses[width]), {name: width})
@@ -87,6 +90,6 @@ class BlockCurves:
         yield Candidate(dense, 0.0, {})
 
 
-def _low_rank(name: LinearName, curve: LowRankCurve, rank: int) -> Narrowed:
-    new: LowRank = curve.at(rank)
-    return Narrowed(BlockChange({name: new}), {name: curve.relative_error(new)}, {name: curve.retained(rank)})
+def _low_rank(name: LinearName, curve: LowRankCurve[Tensor], rank: int) -> Narrowed:
+    fit = curve.at(rank)
+    return Narrowed(BlockChange({name: fit.map}), {name: fit.error}, {name: fit.retained})

@@ -10,29 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from vitnla.common.errors import InputError
-from vitnla.linalg.torch import Factors
+from vitnla.linalg.moments import Affine, LowRankAffine
 from vitnla.model.checkpoint import build, fill
 from vitnla.model.config import BlockConfig, LinearName, Online, ViTConfig
 from vitnla.model.layers import Block
 from vitnla.model.vit import VisionTransformer
 
 Key = tuple[int, LinearName]
-
-
-@dataclass(frozen=True)
-class Dense:
-    """A linear y = W x + b: weight [out, in], bias [out]."""
-
-    weight: Tensor
-    bias: Tensor
-
-
-@dataclass(frozen=True)
-class LowRank:
-    """What takes a dense linear's place: y = U (V x) + bias."""
-
-    factors: Factors
-    bias: Tensor
+Dense = Affine[Tensor]
+"""A linear y = W x + b of a model."""
+LowRank = LowRankAffine[Tensor]
+"""What takes a dense linear's place: y = U (V x) + bias."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +111,7 @@ def _changed_tensors(block: Mapping[str, Tensor], change: BlockChange) -> dict[s
 
 
 def _parameters(new: Dense | LowRank) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(new, Dense):
+    if isinstance(new, Affine):
         yield from (("weight", new.weight), ("bias", new.bias))
     else:
         yield from (("U.weight", new.factors.U), ("V.weight", new.factors.V), ("U.bias", new.bias))
@@ -131,6 +119,6 @@ def _parameters(new: Dense | LowRank) -> Iterator[tuple[str, Tensor]]:
 
 def _changed(block: BlockConfig, change: BlockChange) -> BlockConfig:
     ranks: dict[str, int | None] = {
-        name: new.factors.rank if isinstance(new, LowRank) else None for name, new in change.linears.items()
+        name: new.factors.rank if isinstance(new, LowRankAffine) else None for name, new in change.linears.items()
     }
     return block.changed(**change.fields, ranks=block.ranks.model_copy(update=ranks))

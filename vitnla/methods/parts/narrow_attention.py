@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vitnla.calibration.statistics import LinearStatistics, Statistics
-from vitnla.linalg.torch import OutputBasis, ScoreBasis, output_basis, score_basis
+from vitnla.linalg.low_rank import OutputBasis, tail_energy, whitened_basis
+from vitnla.linalg.score_basis import ScoreBasis, score_basis
 from vitnla.methods.parts.heads import Heads, standard_heads
 from vitnla.methods.parts.model_edit import BlockChange, Dense, dense_linear
 from vitnla.methods.parts.narrowed import UNCHANGED, Narrowed
@@ -36,8 +37,8 @@ class NarrowAttention:
     heads: Heads
     proj: nn.Linear
     mixed: LinearStatistics
-    scores: tuple[ScoreBasis, ...]
-    values: tuple[OutputBasis, ...]
+    scores: tuple[ScoreBasis[Tensor], ...]
+    values: tuple[OutputBasis[Tensor], ...]
     score_errors: Tensor
     value_errors: Tensor
     score_sensitivity: float
@@ -94,7 +95,7 @@ class NarrowAttention:
 def narrow_attention(model: VisionTransformer, block: int, statistics: Statistics) -> NarrowAttention:
     """Find the directions of every head of a block, and tell what every width loses.
 
-    Queries and keys: `score_basis` of E[q qT] and cov(k). Values: `output_basis` of the head's columns of proj and the
+    Queries and keys: `score_basis` of E[q qT] and cov(k). Values: `whitened_basis` of the head's columns of proj and the
     covariance of what attention gives them; the mean goes into proj's bias.
 
     The sensitivity is known for the outputs of qkv only. Were the derivatives of all scores independent and of one variance
@@ -114,7 +115,7 @@ def narrow_attention(model: VisionTransformer, block: int, statistics: Statistic
     scores = tuple(score_basis(q, k) for q, k in zip(q_moments, k_moments, strict=True))
     width, covariance = model.config.blocks[block].v_dim, mixed.covariance
     parts = (slice(start, start + width) for start in range(0, len(covariance), width))
-    values = tuple(output_basis(proj.weight[:, part], covariance[part, part]) for part in parts)
+    values = tuple(whitened_basis(proj.weight[:, part], covariance[part, part]) for part in parts)
     energy = float((q_moments + k_moments).diagonal(dim1=1, dim2=2).sum())
     outputs = 2 * q_mean.numel()
     return NarrowAttention(
@@ -122,7 +123,7 @@ def narrow_attention(model: VisionTransformer, block: int, statistics: Statistic
     )
 
 
-def narrow_scores(heads: Heads, bases: Sequence[ScoreBasis], width: int) -> list[Dense]:
+def narrow_scores(heads: Heads, bases: Sequence[ScoreBasis[Tensor]], width: int) -> list[Dense]:
     """Queries F_rT q and keys G_rT k by head, without a key bias, which softmax cannot see.
 
     Attention divides scores by the root of their width; the queries make up for its change.
@@ -141,10 +142,9 @@ def joined(queries_keys: Sequence[Dense], values: Dense) -> Dense:
     return Dense(torch.cat([*weights, values.weight.double()]), torch.cat([*biases, values.bias.double()]))
 
 
-def _left(bases: Sequence[ScoreBasis] | Sequence[OutputBasis]) -> Tensor:
+def _left(bases: Sequence[ScoreBasis[Tensor]] | Sequence[OutputBasis[Tensor]]) -> Tensor:
     """What keeping 0, 1, ... directions of every head loses in all."""
-    total = torch.stack([basis.energies for basis in bases]).sum(0)
-    return torch.cat([total.flip(0).cumsum(0).flip(0), total.new_zeros(1)])
+    return tail_energy(torch.stack([basis.energies for basis in bases]).sum(0))
 
 
 def _share(errors: Tensor, width: int) -> float:

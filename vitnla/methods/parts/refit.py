@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vitnla.common.errors import InputError
+from vitnla.linalg.regression import ridge
 from vitnla.model.layers import Block, LayerScale, LowRankLinear
 from vitnla.model.vit import VisionTransformer
 
@@ -112,24 +113,6 @@ def _fit_branch(ours: _Branch, dense: _Branch, stream: Tensor, target: Tensor, d
     ours.linear.bias.add_(change[:, -1])
     for part, features in zip(_parts(stream, size), seen, strict=True):
         stream[part] = ours.add(stream[part], features)
-
-
-def ridge(moment: Tensor, cross: Tensor, damping: float) -> Tensor:
-    """argmin over D of E|t - D f|^2 + lambda |D without its last column|^2, for features f that end in a constant 1.
-
-    Args:
-        moment: [n + 1, n + 1] float64, sum of f fT; its last entry is the number of samples.
-        cross: [m, n + 1] float64, sum of t fT.
-        damping: lambda relative to the mean variance of the features.
-    """
-    count = moment[-1, -1]
-    mean, target_mean = moment[:-1, -1] / count, cross[:, -1] / count
-    covariance = moment[:-1, :-1] / count - mean.outer(mean)
-    joint = cross[:, :-1] / count - target_mean.outer(mean)
-    size = len(covariance)
-    strength = max(damping * float(covariance.trace()) / size, torch.finfo(torch.float64).tiny)
-    weights = torch.linalg.solve(covariance + strength * torch.eye(size, dtype=torch.float64), joint, left=False)
-    return torch.cat([weights, (target_mean - weights @ mean)[:, None]], dim=1)
 
 
 def _parts(tokens: Tensor, size: int) -> Iterator[slice]:

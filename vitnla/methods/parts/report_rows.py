@@ -8,7 +8,6 @@ from vitnla.calibration.statistics import LinearStatistics
 from vitnla.common.measures import LayerRow
 from vitnla.linalg.moments import Affine
 from vitnla.linalg.moments import relative_error as moment_error
-from vitnla.linalg.torch.bridge import to_array
 from vitnla.model.config import LinearName, ViTConfig
 from vitnla.model.cost import layer_macs, layer_parameters
 
@@ -33,9 +32,9 @@ def layer_row(
 
 def relative_error(linear: nn.Linear, weight: Tensor, bias: Tensor, moments: LinearStatistics) -> float:
     """See `vitnla.linalg.moments.relative_error`: of `weight` [out, in] and `bias` [out], float64, in place of `linear`."""
-    return moment_error(affine(linear), Affine(to_array(weight), to_array(bias)), moments.moments)
+    return moment_error(affine(linear), Affine(weight, bias), moments)
 
 
-def affine(linear: nn.Linear) -> Affine:
-    """The linear as arrays, without a copy."""
-    return Affine(to_array(linear.weight), to_array(linear.bias))
+def affine(linear: nn.Linear) -> Affine[Tensor]:
+    """Return the weight and bias of a linear without their gradients; not copied."""
+    return Affine(linear.weight.detach(), linear.bias.detach())

@@ -5,7 +5,7 @@ k = W_k x about its mean: the truncated SVD of [W_q b_q]T W_k, whitened by the m
 through W_o W_v, so per head the outputs W_o v are truncated to their principal components. The key bias cancels in softmax,
 and the value bias passes into proj's bias, b_o' = b_o + W_o b_v; both exactly.
 
-Sources: `vitnla.linalg.torch.score_basis` for the algebra. Compressing the pairs (W_q, W_k) and (W_v, W_o) head by head against their
+Sources: `vitnla.linalg.score_basis` for the algebra. Compressing the pairs (W_q, W_k) and (W_v, W_o) head by head against their
 joint outputs is also the way of Lin et al. 2024 (MoDeGPT), who choose columns for the first pair and take an SVD for the other.
 """
 

@@ -31,7 +31,8 @@ from vitnla.allocation import budget
 from vitnla.calibration.statistics import LinearStatistics, Statistics
 from vitnla.common.errors import InputError
 from vitnla.common.schema import Record
-from vitnla.linalg.torch import interpolation, output_error
+from vitnla.linalg.low_rank import output_error
+from vitnla.linalg.regression import interpolation
 from vitnla.methods.budget_settings import check_share, with_default_target
 from vitnla.methods.parts.model_edit import dense_linear
 from vitnla.methods.parts.report_rows import layer_row, relative_error

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from vitnla.allocation import LayerOptions
 from vitnla.calibration.statistics import Statistics
-from vitnla.methods.parts.linear_curve import LowRankCurve
-from vitnla.methods.parts.model_edit import Key, dense_linear, with_low_rank
-from vitnla.methods.parts.report_rows import layer_row
+from vitnla.linalg.low_rank_curve import LowRankCurve
+from vitnla.methods.parts.model_edit import dense_linear, with_low_rank
+from vitnla.methods.parts.report_rows import affine, layer_row
 from vitnla.methods.parts.requirements import require_statistics
-from vitnla.methods.registry import METHODS, Decomposition, Method
-from vitnla.methods.svd.config import SvdConfig, allocate
-from vitnla.model.config import ViTConfig
+from vitnla.methods.registry import Decomposition
+from vitnla.methods.svd.config import SvdConfig, choose_ranks
 from vitnla.model.vit import VisionTransformer
 
 
@@ -22,24 +20,12 @@ def apply(model: VisionTransformer, statistics: Statistics | None, config: SvdCo
             cannot be had.
     """
     moments = require_statistics("svd", statistics).linears
-    curves = {key: LowRankCurve.of(dense_linear(model, key), moments[key], config.weighting) for key in model.linear_names()}
-    ranks = allocate([_options(model.config, key, curve) for key, curve in curves.items()], config)
-    chosen = {key: rank for key, rank in zip(curves, ranks, strict=True) if rank is not None}
-    replacements = {key: curves[key].at(rank) for key, rank in chosen.items()}
-    decomposed = with_low_rank(model, replacements)
-    rows = {key: layer_row(decomposed.config, *key) for key in curves}
-    for key, new in replacements.items():
-        curve = curves[key]
-        rows[key] = layer_row(decomposed.config, *key, curve.relative_error(new), curve.retained(new.factors.rank))
+    keys = model.linear_names()
+    curves = [LowRankCurve.of(affine(dense_linear(model, key)), moments[key], config.weighting) for key in keys]
+    names = [f"block {block} {name}" for block, name in keys]
+    ranks = choose_ranks(names, curves, [model.config.tokens] * len(keys), config)
+    fits = {key: curve.at(rank) for key, curve, rank in zip(keys, curves, ranks, strict=True) if rank is not None}
+    decomposed = with_low_rank(model, {key: fit.map for key, fit in fits.items()})
+    rows = {key: layer_row(decomposed.config, *key) for key in keys}
+    rows |= {key: layer_row(decomposed.config, *key, fit.error, fit.retained) for key, fit in fits.items()}
     return Decomposition(decomposed, tuple(rows.values()))
-
-
-def _options(config: ViTConfig, key: Key, curve: LowRankCurve) -> LayerOptions:
-    block, name = key
-    shape = config.blocks[block].linear_shapes(config.dim)[name]
-    return LayerOptions(f"block {block} {name}", shape, config.tokens, curve.curve.basis.energies, curve.curve.lost)
-
-
-METHODS.add(
-    "svd", Method("svd", "deployable", "Low-rank linears, best for the calibration inputs", SvdConfig, apply, lambda config: True)
-)

@@ -1,7 +1,8 @@
-"""The settings of `svd`, and the ranks that they give."""
+"""The settings of `svd`, and the ranks that they give the linears of a torch model or of an ONNX graph."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -9,7 +10,8 @@ from pydantic import Field, model_validator
 from vitnla.allocation import LayerOptions, Rank, energy, knapsack, same_rank, uniform
 from vitnla.common.errors import InputError
 from vitnla.common.schema import Record
-from vitnla.linalg.low_rank_curve import Weighting
+from vitnla.linalg.arrays import A, to_numpy
+from vitnla.linalg.low_rank_curve import LowRankCurve, Weighting
 from vitnla.methods.budget_settings import Allocation, check_share, with_default_target
 
 DEFAULT_TARGET_MACS = 0.65
@@ -50,8 +52,22 @@ class SvdConfig(Record):
         return self
 
 
-def allocate(options: list[LayerOptions], config: SvdConfig) -> list[Rank]:
-    """The rank of every linear, by the rule that the config names."""
+def choose_ranks(names: Sequence[str], curves: Sequence[LowRankCurve[A]], tokens: Sequence[int], config: SvdConfig) -> list[Rank]:
+    """Return the rank of every linear, `None` for dense, by the rule that the config names.
+
+    Args:
+        names: how errors call the linears.
+        curves: the linears at every rank.
+        tokens: how many tokens each sees per image.
+        config: see `SvdConfig`.
+
+    Raises:
+        InputError: `rank` is too large for a linear, or the target cannot be attained.
+    """
+    options = [
+        LayerOptions(name, curve.linear.shape, count, to_numpy(curve.basis.energies), to_numpy(curve.lost))
+        for name, curve, count in zip(names, curves, tokens, strict=True)
+    ]
     if config.rank is not None:
         return same_rank(options, config.rank)
     if config.energy is not None:

@@ -16,8 +16,8 @@ from torch import Tensor
 from vitnla.calibration.statistics import Statistics
 from vitnla.common.errors import InputError
 from vitnla.common.schema import Record
-from vitnla.linalg.torch import output_error
-from vitnla.linalg.torch.symmetric import SignedForm, signed_form
+from vitnla.linalg.low_rank import output_error
+from vitnla.linalg.symmetric import SignedForm, signed_form
 from vitnla.methods.parts.heads import Heads, standard_heads
 from vitnla.methods.parts.model_edit import BlockChange, Dense, with_blocks
 from vitnla.methods.parts.report_rows import layer_row
@@ -90,7 +90,7 @@ def _symmetric(heads: Heads, mean: Tensor, covariance: Tensor, *, psd: bool) -> 
     return change, math.sqrt(error / max(energy, sys.float_info.min))
 
 
-def _offset(form: SignedForm, covariance: Tensor, pull: Tensor) -> Tensor:
+def _offset(form: SignedForm[Tensor], covariance: Tensor, pull: Tensor) -> Tensor:
     """The o with the least (w - L D o)^T C (w - L D o): L^T C L is diagonal, so its coordinates are fitted one by one."""
     norms = ((form.factor.T @ covariance) * form.factor.T).sum(1)
     fitted = form.signs * (form.factor.T @ covariance @ pull)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from vitnla.calibration.statistics import LinearStatistics, Statistics
 from vitnla.common.errors import InputError
-from vitnla.linalg.torch import Factors, OutputBasis, ScoreBasis, bias_correction, output_basis
-from vitnla.linalg.torch.symmetric import cholesky_factor
+from vitnla.linalg.low_rank import Factors, OutputBasis, bias_correction, tail_energy, whitened_basis
+from vitnla.linalg.score_basis import ScoreBasis
+from vitnla.linalg.symmetric import nearest_psd_factor
 from vitnla.linalg.torch.tucker import head_factor
 from vitnla.methods.parts.candidates import Candidate
 from vitnla.methods.parts.model_edit import BlockChange, Dense, LowRank
@@ -65,7 +66,7 @@ class AttentionTensor:
         slices = torch.cat([queries.weight, keys.weight, values.weight.reshape(config.heads, width, -1)])
         means = torch.zeros(*slices.shape[:2], 1, dtype=torch.float64)
         means[: config.heads, :, 0] = queries.weight @ seen.mean + queries.bias
-        whitened = torch.cat([slices @ cholesky_factor(seen.covariance), means], dim=-1)
+        whitened = torch.cat([slices @ nearest_psd_factor(seen.covariance), means], dim=-1)
         score_energies = attention.score_sensitivity * torch.stack([basis.energies for basis in attention.scores])
         value_energies = attention.mixed.sensitivity * torch.stack([basis.energies for basis in attention.values])
         worth = torch.cat([score_energies, score_energies, value_energies]).sum(1)
@@ -84,7 +85,7 @@ class AttentionTensor:
             proj, dense = linear_macs((self.dim, heads * width), None, self.tokens), linear_macs(shape, None, self.tokens)
             factor = axes[:, :width]
             lost = sum(self._cut(factor)) if width < full else 0.0
-            tails = self._shared(self._heads(factor)[0], factor).energies.flip(0).cumsum(0).flip(0)
+            tails = tail_energy(self._shared(self._heads(factor)[0], factor).energies)
             for rank in range(multiple, min(shape), multiple):
                 if (macs := linear_macs(shape, rank, self.tokens)) < dense:
                     found.append(Candidate(proj + macs, lost + float(tails[rank]), {"head_dim": width, "rank": rank}))
@@ -136,14 +137,14 @@ class AttentionTensor:
         width = factor.shape[1]
         metrics = torch.einsum("hw,nh,hv->nwv", factor, self.weights.square(), factor)
         metrics[: self.config.heads] *= self.config.qk_dim / width  # narrower queries make up for the scale of scores
-        roots = torch.stack([cholesky_factor(metric).T for metric in metrics])
+        roots = torch.stack([nearest_psd_factor(metric).T for metric in metrics])
         return (roots @ qkv.weight.reshape(len(metrics), width, -1)).flatten(0, 1)
 
-    def _shared(self, qkv: Dense, factor: Tensor) -> OutputBasis:
+    def _shared(self, qkv: Dense, factor: Tensor) -> OutputBasis[Tensor]:
         """The principal outputs of the weighted rows: what cutting qkv to a rank keeps, and the loss of the others."""
-        return output_basis(self._weighted(qkv, factor), self.seen.covariance)
+        return whitened_basis(self._weighted(qkv, factor), self.seen.covariance)
 
-    def _low_rank(self, qkv: Dense, factor: Tensor, basis: OutputBasis, rank: int) -> LowRank:
+    def _low_rank(self, qkv: Dense, factor: Tensor, basis: OutputBasis[Tensor], rank: int) -> LowRank:
         """qkv through `rank` features of a token that all heads share, each head by its regression on these."""
         shared = basis.directions[:, :rank].T @ self._weighted(qkv, factor)
         energies = basis.energies[:rank]

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from vitnla.common.errors import InputError
+from vitnla.linalg.symmetric import nearest_psd_factor
 from vitnla.linalg.torch.projector import purified_projector, top_projector
-from vitnla.linalg.torch.symmetric import cholesky_factor
 from vitnla.model.config import AttentionConfig, BlockConfig, Truncation, ViTConfig
 from vitnla.model.layers.attention import ATTENTIONS, Attention
 
@@ -137,7 +137,7 @@ class CholeskyAttention(Attention):
 
     def start_scores(self, near_identity: Callable[[int], Tensor]) -> list[Tensor]:
         """L L^T near the identity, see `Attention.start_scores`; `qkv` has no rows for it."""
-        factors = [cholesky_factor(near_identity(self.qk_dim)) for _ in range(self.heads)]
+        factors = [nearest_psd_factor(near_identity(self.qk_dim)) for _ in range(self.heads)]
         self.queries.packed.copy_(pack_triangles(torch.stack(factors)))
         return []
 

@@ -12,13 +12,14 @@ which whitens both sides and needs no inverse of either. That W_q and W_k act on
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Generic
 
-import torch
-from torch import Tensor
+from vitnla.linalg.arrays import EPSILON, A, inverse_sqrt, namespace
+from vitnla.linalg.symmetric import psd_root
 
 
 @dataclass(frozen=True)
-class ScoreBasis:
+class ScoreBasis(Generic[A]):
     """Two sets of d directions of one head, best first: (query_mapT q) . (key_mapT k) over the first r of them gives the scores.
 
     Args:
@@ -27,28 +28,23 @@ class ScoreBasis:
         energies: [d] float64, descending: keeping the first r loses exactly `energies[r:].sum()` of E(qT k)^2.
     """
 
-    query_map: Tensor
-    key_map: Tensor
-    energies: Tensor
+    query_map: A
+    key_map: A
+    energies: A
 
 
-def score_basis(query_moment: Tensor, key_moment: Tensor) -> ScoreBasis:
-    """The directions of q and k that the scores use, from A = E[q qT] and B = cov(k), both [d, d].
+def score_basis(query_moment: A, key_moment: A) -> ScoreBasis[A]:
+    """Return the directions of q and k that the scores use, from A = E[q qT] and B = cov(k), both [d, d].
 
     With A = R RT and B = T TT, SVD(RT T) = U S VT; then F = T V S^-1/2 and G = R U S^-1/2, and energies are S^2. Directions
     in which S is rounding noise carry no score and become zeros, so that singular A and B do no harm. The two maps share
     the scale: E[(FT q)(FT q)T] = GT B G = diag(S).
+
+    Raises:
+        InputError: a number is not finite.
     """
-    r, t = _root(query_moment), _root(key_moment)
-    left, values, right = torch.linalg.svd(r.T @ t)
-    used = values > len(values) * torch.finfo(torch.float64).eps * values[0]
-    gain = torch.where(used, values, torch.inf).rsqrt()
-    return ScoreBasis((t @ right.T) * gain, (r @ left) * gain, values.square())
-
-
-def _root(moment: Tensor) -> Tensor:
-    """R with R RT = C for a C that is positive semidefinite up to rounding."""
-    c = moment.double()
-    values, vectors = torch.linalg.eigh((c + c.T) / 2)
-    root: Tensor = vectors * values.clamp(min=0).sqrt()
-    return root
+    r: Any = psd_root(query_moment)
+    t: Any = psd_root(key_moment)
+    left, values, right = namespace(r).linalg.svd(r.T @ t)
+    gain = inverse_sqrt(values, values > len(values) * EPSILON * values[0])
+    return ScoreBasis((t @ right.T) * gain, (r @ left) * gain, values**2)
