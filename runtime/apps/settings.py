@@ -9,27 +9,14 @@ from pydantic import ValidationError
 from runtime.bundle.schema import MODEL, Bundle, Precision, TensorSpec
 from runtime.check.parity import TOLERANCES
 from vitnla.common.errors import InputError
+from vitnla.common.preprocessing import CropRounding, Fit, Interpolation, PreprocessingConfig
 from vitnla.common.schema import Record, first_complaint
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused before they are decoded: 100 million pixels take 0.4 GB as RGBA."""
 WHITE = (255, 255, 255)
-Fit = Literal["square", "squash", "shortest"]
-Interpolation = Literal["nearest", "bilinear", "bicubic"]
-Rounding = Literal["down", "even"]
 Size = tuple[int, int]
-
-
-class _Preprocessing(Record):
-    """The fields of `Manifest.preprocessing`, which `runtime` cannot import from where they are defined."""
-
-    image_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: Interpolation = "bilinear"
-    fit: Fit = "square"
-    resize_size: int | None = None
-    crop_rounding: Rounding = "down"
+"""Height and width, pixels."""
 
 
 class Resizing(Record):
@@ -40,7 +27,7 @@ class Resizing(Record):
     to: Size
     """For `shortest`, both are the shorter side."""
     crop: Size
-    crop_rounding: Rounding
+    crop_rounding: CropRounding
     interpolation: Interpolation
 
 
@@ -79,7 +66,7 @@ def settings_of(bundle: Bundle) -> Settings:
         found = f"{bundle.folder}: an example feeds one image at a time, and this graph runs at batch {bundle.fixed_batch} only"
         raise InputError(found, "export the bundle from a graph with a dynamic batch")
     try:
-        given = _Preprocessing.model_validate(manifest.preprocessing)
+        given = PreprocessingConfig.model_validate(manifest.preprocessing)
     except ValidationError as error:
         hint = "export the bundle again with this version"
         raise InputError(f"{bundle.folder}: preprocessing: {first_complaint(error)}", hint) from error
@@ -97,7 +84,7 @@ def settings_of(bundle: Bundle) -> Settings:
     )  # fmt: skip
 
 
-def _resizing(given: _Preprocessing, size: Size) -> Resizing:
+def _resizing(given: PreprocessingConfig, size: Size) -> Resizing:
     """As `Preprocessing` does it; pixels that the graph is to resize itself are the whole image, stretched to what it takes."""
     side = (given.image_size, given.image_size)
     if size != side:

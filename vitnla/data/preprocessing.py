@@ -1,50 +1,22 @@
-"""From uint8 pixels to what a model eats. Stored in every checkpoint's bundle; NumPy and Pillow only."""
+"""Convert uint8 images into the float32 input of a model, with NumPy and Pillow."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
 from vitnla.common.errors import InputError
-from vitnla.common.schema import Record
-from vitnla.data.image_files import ImageFiles, Images, Interpolation, resampling
+from vitnla.common.preprocessing import PreprocessingConfig
+from vitnla.data.image_files import ImageFiles, Images, resampling
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Fit = Literal["square", "squash", "shortest"]
-"""How an image gets the size to crop from: the central square of a file resized; all of it resized to a square; or all of it
-resized until its shorter edge fits. They differ for images that are not square."""
 
-
-class Preprocessing(Record):
-    """Resize, cut out the centre, scale to [0, 1], then (x - mean) / std per channel."""
-
-    image_size: Annotated[int, Field(ge=1)]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: Interpolation = "bilinear"
-    fit: Fit = "square"
-    resize_size: Annotated[int, Field(ge=1)] | None = None
-    """Side, or shorter side, to resize to before the centre of `image_size` is cut out; `None` is `image_size` itself."""
-    crop_rounding: Literal["down", "even"] = "down"
-    """Where the crop begins when an odd number of pixels is left over: transformers rounds the half down, torchvision to even."""
-
-    @model_validator(mode="after")
-    def _enough_to_crop(self) -> Self:
-        if self.resize_size is not None and self.resize_size < self.image_size:
-            raise ValueError(f"resize_size must be at least image_size {self.image_size}, but got {self.resize_size}")
-        if self.resize_size is not None and self.fit == "square":
-            raise ValueError("resize_size needs fit 'squash' or 'shortest', but got 'square'")
-        return self
-
-    @property
-    def channels(self) -> int:
-        """Channels of the model's input."""
-        return len(self.mean)
+class Preprocessing(PreprocessingConfig):
+    """A `PreprocessingConfig` that can be called: it turns uint8 images into the float32 input of the model."""
 
     def __call__(self, images: Images) -> NDArray[np.float32]:
         """uint8 [N, H, W, C] -> float32 [N, channels, image_size, image_size]; grey is repeated where colour is wanted.
@@ -101,11 +73,6 @@ class Preprocessing(Record):
     def _coloured(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Grey repeated where the model takes colour."""
         return images if images.shape[-1] == self.channels else np.repeat(images, self.channels, axis=-1)
-
-    @property
-    def crops(self) -> bool:
-        """Whether more is resized than is kept."""
-        return self.resize_size not in (None, self.image_size)
 
     def _fitted(self, image: Image) -> NDArray[np.uint8]:
         """One image, resized and cropped: uint8 [image_size, image_size] or with channels."""
