@@ -34,9 +34,8 @@ def parity(
 
     from export.cli.evaluation import load_evaluation
     from runtime.check.parity import check_parity
-    from runtime.report.terminal.cells import parity_table
-    from runtime.report.terminal.layer_parity import departure_table
-    from runtime.report.terminal.losses import losses_table
+    from runtime.report.terminal.cells import losses_table
+    from runtime.report.terminal.parity import departure_table, parity_table
     from vitnla.common.errors import VerdictError
 
     chosen = targets(runtime, provider)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from runtime.bench.cells import Measured, Origin, make_cells
 from runtime.bench.journal import Failure, Found, Journal, Step
 from runtime.bench.plan import BenchPlan, Case, Target
-from runtime.bench.scenarios import find_batch, find_rate
+from runtime.bench.search import find_batch, find_rate
 from runtime.check.accuracy import Evaluation, Score, evaluate
 from runtime.check.logits import relative_error
 from runtime.machine.facts import machine_facts

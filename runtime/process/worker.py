@@ -16,7 +16,6 @@ from runtime.bench.timing import poisson_arrivals, time_arrivals, time_calls, ti
 from runtime.bundle.schema import Bundle, open_bundle
 from runtime.process import memory
 from runtime.process.affinity import restrict, usable_cpus
-from runtime.process.device_memory import held_by_this_process
 from runtime.process.server import Answer, serve
 from runtime.runners.base import Images, Runner, RunOptions, Session
 from runtime.runners.batches import run_in_batches
@@ -87,7 +86,7 @@ class Commands:
         session = found.load(opened, run_options)
         for _ in range(_MEMORY_RUNS):
             session.run(images)
-        peak, device = memory.peak(), held_by_this_process()
+        peak, device = memory.peak(), memory.held_on_gpus()
         session.close()
         return {"above_baseline": peak - baseline, "baseline": baseline, "peak_was_reset": reset, "device": device}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from runtime.report.grouping import sections
 from runtime.report.headline import best_within, drop
-from runtime.report.html.sections import sections
 from runtime.report.html.templates import fill
 from runtime.results.schema import Cell
 from vitnla.common.errors import InputError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from runtime.report.charts.style import is_dense
-from runtime.report.numbers import significant
+from runtime.report.grouping import is_dense
+from runtime.report.text import significant
 from runtime.results.schema import Cell, Ratio, TuneAnswer
 
 TOLERATED_DROP = 0.01

@@ -7,8 +7,8 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from runtime.report.html.sections import sections
-from runtime.report.numbers import MISSING, percent, significant, times
+from runtime.report.grouping import sections
+from runtime.report.text import MISSING, percent, significant, times
 from runtime.results.schema import Cell
 from runtime.results.statistics import unsteadiness, variation
 

@@ -12,8 +12,8 @@ from runtime.report.charts.label_placement import CHARACTER_PX
 from runtime.report.charts.scatter import Area, Position, Scatter, charts
 from runtime.report.charts.style import MARKERS, Marker, style_of
 from runtime.report.facts import machine_name
+from runtime.report.grouping import Section, sections
 from runtime.report.headline import headline, plottable
-from runtime.report.html.sections import Section, sections
 from runtime.report.html.templates import fill
 from runtime.results.schema import Cell
 from vitnla.common.errors import InputError

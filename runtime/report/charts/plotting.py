@@ -11,8 +11,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from runtime.report.charts.axes import largest
-from runtime.report.numbers import significant
-from runtime.report.terminal.names import fold
+from runtime.report.text import fold, significant
 
 _ROW_PX, _LINE_PX, _NAME_CHARACTERS = 30, 15, 20
 

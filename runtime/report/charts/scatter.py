@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 from runtime.report.charts.axes import AccuracyAxis, accuracy_axis, rate_range
 from runtime.report.charts.label_placement import Box, Side, along, place
-from runtime.report.charts.style import Marker, Panel, Style, panels
+from runtime.report.charts.style import Marker, Style
+from runtime.report.grouping import Panel, panels
 from runtime.report.headline import frontier, plottable
-from runtime.report.numbers import percent
+from runtime.report.text import percent
 from runtime.results.schema import Cell
 
 Position = tuple[float, float]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from runtime.report.charts.series import Series, series_of
+from runtime.report.grouping import is_dense
 from runtime.results.schema import Cell
 
 # Mid-tones, with a contrast of at least 3:1 on white and on near-black, so that one palette serves both themes.
 DENSE_COLORS = ("#7d8590", "#a3784e", "#5f8a8b", "#8f7196", "#938b4f", "#b0747d", "#6b80a8", "#6f9268")
 COLORS = ("#3b7dd8", "#d9822b", "#2a9d74", "#b5589a", "#7e6bd0", "#d1574b", "#1f97ad", "#8c8f2f", "#a8623a", "#5671b8")
+_NUMBER = re.compile(r"(?<![^-_ ])\d+(?:\.\d+)?(?![^-_ ])")
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,39 @@ MARKERS = (
 )
 
 
-def is_dense(cell: Cell) -> bool:
-    """Whether the bundle was exported without a decomposition."""
-    return cell.method == "none"
+@dataclass(frozen=True)
+class Series:
+    """Bundles whose names differ only in numbers, largest number first; a bundle without such a sibling is a series by itself."""
+
+    name: str
+    """With braces around what differs: `svd-{0.8,0.65,0.5}`."""
+    labels: dict[str, str]
+    """What to write beside each bundle's point: the numbers in which it differs, or its name where it stands alone."""
+    connected: bool
+    """Whether one number alone differs, so that a line through the bundles has a meaning."""
+
+
+def series_of(bundles: Iterable[str]) -> list[Series]:
+    """Group names by all but their numbers, in order of first appearance. A number is set apart by hyphens, underscores or blanks."""
+    groups: dict[str, list[str]] = {}
+    for name in dict.fromkeys(bundles):
+        groups.setdefault(_NUMBER.sub("\0", name), []).append(name)
+    return [_series(stem.split("\0"), names) for stem, names in groups.items()]
+
+
+def _series(fixed: Sequence[str], names: list[str]) -> Series:
+    if len(names) == 1:
+        return Series(names[0], {names[0]: names[0]}, connected=False)
+    numbers = {name: _NUMBER.findall(name) for name in names}
+    ordered = sorted(names, key=lambda name: [float(number) for number in numbers[name]], reverse=True)
+    columns = [list(dict.fromkeys(column)) for column in zip(*(numbers[name] for name in ordered), strict=True)]
+    differing = [place for place, values in enumerate(columns) if len(values) > 1]
+    written = [f"{{{','.join(values)}}}" if len(values) > 1 else values[0] for values in columns]
+    return Series(
+        name="".join(text + number for text, number in zip(fixed, [*written, ""], strict=True)),
+        labels={name: ", ".join(numbers[name][place] for place in differing) for name in ordered},
+        connected=len(differing) == 1,
+    )
 
 
 @dataclass(frozen=True)
@@ -90,24 +121,3 @@ def style_of(cells: Sequence[Cell]) -> Style:
 
 def _runtime(cell: Cell, name_precision: bool) -> str:
     return f"{cell.runtime} {cell.precision}" if name_precision else cell.runtime
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Cells that one chart may compare: equal scenario and batch size, or each at the batch size that a search found best."""
-
-    title: str
-    cells: tuple[Cell, ...]
-
-
-def panels(cells: Iterable[Cell]) -> list[Panel]:
-    """Group cells by scenario and batch size, smallest batch first, and those of searched batch sizes together at the end."""
-    groups: dict[tuple[str, int | None], list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault((cell.scenario, None if cell.batch_search else cell.batch), []).append(cell)
-    several = len({scenario for scenario, _ in groups}) > 1
-    titles = {batch: "best batch" if batch is None else f"batch {batch}" for _, batch in groups}
-    return [
-        Panel(f"{titles[batch]}, {scenario}" if several else titles[batch], tuple(members))
-        for (scenario, batch), members in sorted(groups.items(), key=lambda item: (item[0][1] or math.inf, item[0][0]))
-    ]

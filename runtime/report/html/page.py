@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from runtime.report.charts import figures
-from runtime.report.charts.loss_chart import COLORS, losses_figure, worth_drawing
 from runtime.report.charts.plotting import Plot, plot_of
-from runtime.report.charts.ratio_whiskers import Whisker, whiskers
 from runtime.report.charts.scatter import Area, Scatter, charts
-from runtime.report.charts.style import Style, panels, style_of
+from runtime.report.charts.style import Style, style_of
 from runtime.report.facts import Facts, machine_facts, machine_name, runtime_facts
 from runtime.report.grouped_warnings import Notice, notices
+from runtime.report.grouping import Section, panels, sections
 from runtime.report.headline import Control, controls, headline, is_baseline, role
-from runtime.report.html.sections import Section, sections
 from runtime.report.html.templates import render
-from runtime.report.numbers import percent
+from runtime.report.loss_attribution import Journey, journeys, steps_of
 from runtime.report.tables import COLUMNS, Column, columns_for
-from runtime.report.terminal.losses import Journey, journeys, steps_of
+from runtime.report.text import percent
 from runtime.results.schema import Cell
 from vitnla.common.measures import LayerRow, LossStage
 
@@ -27,6 +26,18 @@ _CHART = Area(width=420, height=310)
 _ELSEWHERE = ("scenario", "verdict", "load_s", "first_inference_ms")
 """Columns that the table leaves out: its groups name the scenario, the ratio's colour the verdict, and a table of its own the start."""
 _START = ("bundle", "runtime", "precision", "batch", "load_s", "first_inference_ms", "peak_rss_mb", "device_mb", "model_mb")
+_WHISKER_WIDTH = 96.0
+_WHISKER_EDGE = 4.0
+
+
+@dataclass(frozen=True)
+class Whisker:
+    """Horizontal positions in a drawing 96 units wide: the interval, its middle, and the line of equal speed."""
+
+    low: float
+    middle: float
+    high: float
+    one: float
 
 
 @dataclass(frozen=True)
@@ -172,9 +183,9 @@ def _memory(cells: Sequence[Cell], style: Style) -> Iterator[Plot]:
 def _losses(cells: Sequence[Cell]) -> Losses:
     found = journeys(cells)
     steps = steps_of(found)
-    chart = plot_of("change of top-1 by step", losses_figure(found)) if worth_drawing(found) else None
+    chart = plot_of("change of top-1 by step", figures.losses_figure(found)) if figures.worth_drawing(found) else None
     exports = {cell.bundle: cell.losses for cell in cells if cell.losses}
-    return Losses(found, steps, chart, {step: COLORS[step] for step in steps}, exports)
+    return Losses(found, steps, chart, {step: figures.LOSS_COLORS[step] for step in steps}, exports)
 
 
 def _layers(cells: Iterable[Cell]) -> Iterator[LayerMaps]:
@@ -189,3 +200,18 @@ def _layers(cells: Iterable[Cell]) -> Iterator[LayerMaps]:
             plot_of("relative output error", figures.error_figure(rows, top)),
             rows,
         )
+
+
+def whiskers(cells: Iterable[Cell]) -> dict[str, Whisker]:
+    """Positions by cell key, on one logarithmic scale for all cells, so that 2× and 0.5× lie equally far from 1."""
+    ratios = {cell.key: cell.ratio for cell in cells if cell.ratio and cell.ratio.low > 0}
+    if not ratios:
+        return {}
+    low = math.log(min(1.0, *(ratio.low for ratio in ratios.values())))
+    high = math.log(max(1.0, *(ratio.high for ratio in ratios.values())))
+    span = (high - low) or 1.0
+
+    def place(value: float) -> float:
+        return round(_WHISKER_EDGE + (_WHISKER_WIDTH - 2 * _WHISKER_EDGE) * (math.log(value) - low) / span, 2)
+
+    return {key: Whisker(place(ratio.low), place(ratio.value), place(ratio.high), place(1.0)) for key, ratio in ratios.items()}

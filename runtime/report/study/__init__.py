@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtime.report.html.dependencies import report_extra
+from runtime.report.formats import report_extra
 from runtime.report.study.tables import epochs_csv, rows_csv
 from runtime.results.study import StudyRow, StudySettings
 from vitnla.common.files import write_atomically

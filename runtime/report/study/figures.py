@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 
 from runtime.report.charts.plotting import bars, blank, translucent
 from runtime.report.charts.style import COLORS, DENSE_COLORS
-from runtime.report.numbers import percent
 from runtime.report.study.summary import Spread, Summary
+from runtime.report.text import percent
 from runtime.results.study import StudyRow
 
 

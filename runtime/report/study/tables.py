@@ -12,8 +12,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from runtime.report.numbers import MISSING, percent, significant, times
 from runtime.report.study.summary import Spread, Summary, epoch_s, failed, images_per_s, latency_ms, summarise, warnings
+from runtime.report.text import MISSING, percent, significant, times
 from runtime.results.study import StudyRow
 
 

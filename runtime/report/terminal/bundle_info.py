@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from runtime.bundle.schema import Bundle, Manifest
-from runtime.report.numbers import MISSING, percent
 from runtime.report.terminal.fit import Column, Fitted
+from runtime.report.text import MISSING, percent
 from vitnla.common.measures import Cost, LayerRow
 
 _LABELS = 5

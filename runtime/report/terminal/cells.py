@@ -1,20 +1,20 @@
-"""The tables of the terminal."""
+"""The tables of `vitdeploy bench` for the terminal, and the losses by step of an export."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Group
 from rich.text import Text
 
-from runtime.check.parity import ParityRow
 from runtime.report import tables
-from runtime.report.charts.style import Panel, panels
 from runtime.report.grouped_warnings import notices
-from runtime.report.numbers import MISSING, percent
+from runtime.report.grouping import Panel, panels
 from runtime.report.terminal.fit import Column, Fitted
+from runtime.report.text import MISSING, percent
 from runtime.results.schema import Cell
+from vitnla.common.measures import LossStage
 
 _RANKS = {
     "bundle": 0, "runtime": 0, "precision": 0, "batch": 0, "rate": 1, "bound": 1, "images_per_s": 2, "ratio": 0, "top1": 0,
@@ -52,30 +52,23 @@ def _headings(groups: Sequence[Panel], where: str) -> dict[int, str]:
     return {first: group.title + where for first, group in zip(firsts, groups, strict=True)}
 
 
-def parity_table(rows: Sequence[ParityRow]) -> Group:
-    """One row per bundle and runtime: the largest relative difference of a logit, its tolerance, and the accuracy."""
+def losses_table(losses: Mapping[str, Sequence[LossStage]]) -> Group:
+    """One row per bundle and step of its export; bundles without recorded steps have none."""
+    rows = [(name, stage) for name, stages in losses.items() for stage in stages]
     columns = [
-        Column("Bundle", [row.bundle for row in rows], numeric=False),
-        Column("Runtime", [row.runtime for row in rows], numeric=False),
-        Column("Verdict", [row.verdict for row in rows], numeric=False),
-        Column("Max rel.", [MISSING if row.max_rel is None else f"{row.max_rel:.1e}" for row in rows]),
-        Column("Limit", [f"{row.tolerance:.0e}" for row in rows]),
-        Column("Top-1 %", [percent(row.top1) for row in rows], rank=1),
-        Column("Agree %", [percent(row.agreement) for row in rows], rank=2),
-        Column("Lost", [_count(row.lost) for row in rows], rank=3),
-        Column("Gained", [_count(row.gained) for row in rows], rank=4),
-        Column("McNemar p", [_decimals(row.p_value, 3) for row in rows], rank=5),
-        Column("KL", [MISSING if row.divergence is None else f"{row.divergence:.1e}" for row in rows], rank=6),
-        Column("ECE %", [percent(row.calibration_error) for row in rows], rank=7),
-        Column("Cosine", [_decimals(row.cosine, 4) for row in rows], rank=8),
+        Column("Bundle", [name for name, _ in rows], numeric=False),
+        Column("Lost by", [stage.stage for _, stage in rows], numeric=False),
+        Column("Change", [points(stage) for _, stage in rows]),
+        Column("Top-1 %", [percent(stage.top1) for _, stage in rows], rank=5),
+        Column("Lost", [f"{stage.lost:,}" for _, stage in rows], rank=2),
+        Column("Gained", [f"{stage.gained:,}" for _, stage in rows], rank=3),
+        Column("Flips", [f"{stage.flips:,}" for _, stage in rows], rank=1),
+        Column("Margin", [MISSING if stage.flip_margin is None else f"{stage.flip_margin:.3f}" for _, stage in rows], rank=4),
+        Column("Logits by", [f"{100 * stage.logit_error:.1f} %" for _, stage in rows], rank=6),
     ]
-    errors = [Text(f"{row.bundle} on {row.runtime}: {row.error}", style="red") for row in rows if row.error is not None]
-    return Group(Fitted(columns, {}), *errors)
+    return Group(Text("\nLoss by step of the export", style="bold"), Fitted(columns, {}))
 
 
-def _decimals(value: float | None, places: int) -> str:
-    return MISSING if value is None else f"{value:.{places}f}"
-
-
-def _count(value: int | None) -> str:
-    return MISSING if value is None else f"{value:,}"
+def points(stage: LossStage) -> str:
+    """Change of top-1 in points, with its sign: a loss is negative."""
+    return f"{0.0 - round(stage.lost_points, 2):+.2f}"

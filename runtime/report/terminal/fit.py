@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from runtime.report.terminal.names import fold
+from runtime.report.text import fold
 
 NAME_CHARACTERS = 28
 """A name up to this long stays whole while there are columns to give up."""

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from tests.test_runtime_results import cell
 
 from runtime.bench.cells import choose_baseline
 from runtime.bench.plan import BenchPlan, Target, scenario_named
@@ -18,6 +17,7 @@ from runtime.bundle.schema import Bundle
 from runtime.results.schema import append_cells, read_cells
 from runtime.runners.base import Images
 from tests.helpers.bundles import agreeing_evaluation, copy_bundle
+from tests.runtime.results.test_schema import cell
 from vitnla.common.errors import InputError, MissingDependencyError
 from vitnla.data.dataset import Dataset
 

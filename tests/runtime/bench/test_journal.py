@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.test_runtime_bench import plan
 
 from runtime.bench.journal import open_journal, sole_writer
 from runtime.bench.run import run_bench
 from runtime.bundle.schema import Bundle
 from runtime.results.statistics import paired_ratio
 from tests.helpers.bundles import agreeing_evaluation, copy_bundle
+from tests.runtime.bench.test_bench import plan
 from vitnla.common.errors import InputError
 from vitnla.data.dataset import Dataset
 

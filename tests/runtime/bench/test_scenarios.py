@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.test_runtime_bench import plan
 
 from runtime.bench.run import run_bench
 from runtime.bench.search import best_batch, highest_rate, queue_latencies
 from runtime.bundle.schema import Bundle
 from runtime.process.affinity import usable_cpus
+from tests.runtime.bench.test_bench import plan
 from vitnla.common.errors import InputError
 
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from runtime.bench.plan import Target
 from runtime.bench.self_test import Known, self_test
 from runtime.bundle.schema import Bundle
+from runtime.results import statistics as stats
 from runtime.results.schema import Ratio
-from runtime.results.schema import statistics as stats
 from runtime.runners.registry import runner_names
 
 TRIALS = 400

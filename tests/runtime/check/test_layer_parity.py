@@ -20,7 +20,7 @@ from export.layer_parity import find_departure
 from runtime.bench.plan import Target
 from runtime.bundle.schema import MODEL, Bundle
 from runtime.check.layer_parity import Departure, LayerError, departs, first_departure, layer_error
-from runtime.report.terminal.layer_parity import conclusion
+from runtime.report.terminal.parity import conclusion
 from tests.helpers.bundles import copy_bundle
 from vitnla.common.errors import InputError
 from vitnla.common.files import sha256_file

@@ -11,10 +11,9 @@ import pytest
 from runtime.report.charts.axes import rate_range, ticks
 from runtime.report.charts.label_placement import SIDES, Box, label_box, place
 from runtime.report.charts.scatter import Area, Scatter, charts
-from runtime.report.charts.series import series_of
-from runtime.report.charts.style import style_of
+from runtime.report.charts.style import series_of, style_of
 from runtime.report.formats import write
-from runtime.report.terminal.names import fold
+from runtime.report.text import fold
 from tests.helpers.cells import cell, series
 from vitnla.common.errors import InputError
 

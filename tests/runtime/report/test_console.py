@@ -9,7 +9,8 @@ from rich.console import Console
 
 from runtime.check.parity import ParityRow
 from runtime.report.grouped_warnings import notices
-from runtime.report.terminal.cells import cells_table, parity_table
+from runtime.report.terminal.cells import cells_table
+from runtime.report.terminal.parity import parity_table
 from tests.helpers.cells import cell, ratio, series
 
 LONG = "demo-svd-centered-0.65-unifo"

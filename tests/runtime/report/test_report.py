@@ -10,16 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from runtime.report.charts.figures import rank_figure
-from runtime.report.charts.loss_chart import losses_figure
+from runtime.report.charts.figures import losses_figure, rank_figure
 from runtime.report.charts.scatter import Area, charts
-from runtime.report.charts.style import panels, style_of
+from runtime.report.charts.style import style_of
 from runtime.report.formats import write
+from runtime.report.grouping import panels, sections
 from runtime.report.headline import frontier, headline, role
 from runtime.report.html.page import view
-from runtime.report.html.sections import sections
+from runtime.report.loss_attribution import journeys
 from runtime.report.tables import columns_for, unsteady_text
-from runtime.report.terminal.losses import journeys
 from runtime.results.schema import Cell, read_cells
 from tests.helpers.cells import cell, ratio
 from vitnla.common.errors import InputError

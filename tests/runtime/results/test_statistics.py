@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from runtime.results.schema import statistics as stats
+from runtime.results import statistics as stats
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,3 +56,29 @@ def sections(cells: Sequence[Cell]) -> list[Section]:
     for cell in cells:
         groups.setdefault((cell.run, json.dumps(cell.machine, sort_keys=True, default=str)), []).append(cell)
     return [Section(tuple(members)) for members in groups.values()]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Cells that one chart may compare: equal scenario and batch size, or each at the batch size that a search found best."""
+
+    title: str
+    cells: tuple[Cell, ...]
+
+
+def panels(cells: Iterable[Cell]) -> list[Panel]:
+    """Group cells by scenario and batch size, smallest batch first, and those of searched batch sizes together at the end."""
+    groups: dict[tuple[str, int | None], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.scenario, None if cell.batch_search else cell.batch), []).append(cell)
+    several = len({scenario for scenario, _ in groups}) > 1
+    titles = {batch: "best batch" if batch is None else f"batch {batch}" for _, batch in groups}
+    return [
+        Panel(f"{titles[batch]}, {scenario}" if several else titles[batch], tuple(members))
+        for (scenario, batch), members in sorted(groups.items(), key=lambda item: (item[0][1] or math.inf, item[0][0]))
+    ]
+
+
+def is_dense(cell: Cell) -> bool:
+    """Whether the bundle was exported without a decomposition."""
+    return cell.method == "none"

@@ -1,8 +1,11 @@
-"""How numbers are written, everywhere: in the page, in Markdown and in the terminal."""
+"""Format numbers and break long names, for the page, Markdown and the terminal alike."""
 
 from __future__ import annotations
 
+import re
+
 MISSING = "–"
+_BREAKS = re.compile(r"(?<=[-_/ ])")
 
 
 def significant(value: float | None, digits: int = 3) -> str:
@@ -23,3 +26,15 @@ def percent(fraction: float | None, decimals: int = 2) -> str:
 def times(ratio: float | None) -> str:
     """A ratio, with two decimals and a multiplication sign."""
     return MISSING if ratio is None else f"{ratio:.2f}×"
+
+
+def fold(name: str, width: int) -> list[str]:
+    """Lines of at most `width` characters, broken after hyphens, underscores, slashes and blanks; inside a part only where it is longer."""
+    lines = [""]
+    for part in _BREAKS.split(name):
+        if len(lines[-1] + part.rstrip()) > width and lines[-1]:
+            lines.append("")
+        lines[-1] += part
+        while len(lines[-1].rstrip()) > width:
+            lines[-1:] = [lines[-1][:width], lines[-1][width:]]
+    return [line.rstrip() for line in lines]

@@ -2,39 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.console import Group
-from rich.text import Text
-
-from runtime.report.numbers import MISSING, percent
-from runtime.report.terminal.fit import Column, Fitted
 from runtime.results.schema import Cell
 from vitnla.common.measures import Accuracy, LossStage
-
-
-def losses_table(losses: Mapping[str, Sequence[LossStage]]) -> Group:
-    """One row per bundle and step of its export; bundles without recorded steps have none."""
-    rows = [(name, stage) for name, stages in losses.items() for stage in stages]
-    columns = [
-        Column("Bundle", [name for name, _ in rows], numeric=False),
-        Column("Lost by", [stage.stage for _, stage in rows], numeric=False),
-        Column("Change", [points(stage) for _, stage in rows]),
-        Column("Top-1 %", [percent(stage.top1) for _, stage in rows], rank=5),
-        Column("Lost", [f"{stage.lost:,}" for _, stage in rows], rank=2),
-        Column("Gained", [f"{stage.gained:,}" for _, stage in rows], rank=3),
-        Column("Flips", [f"{stage.flips:,}" for _, stage in rows], rank=1),
-        Column("Margin", [MISSING if stage.flip_margin is None else f"{stage.flip_margin:.3f}" for _, stage in rows], rank=4),
-        Column("Logits by", [f"{100 * stage.logit_error:.1f} %" for _, stage in rows], rank=6),
-    ]
-    return Group(Text("\nLoss by step of the export", style="bold"), Fitted(columns, {}))
-
-
-def points(stage: LossStage) -> str:
-    """Change of top-1 in points, with its sign: a loss is negative."""
-    return f"{0.0 - round(stage.lost_points, 2):+.2f}"
-
 
 EXPORT, RUNTIME = "export", "runtime"
 STEPS = ("preprocessing", "decomposition", "precision", EXPORT, RUNTIME)
