@@ -32,7 +32,7 @@ def reference_pictures(bundle: Bundle, settings: Settings) -> NDArray[np.uint8]:
     return np.pad(pixels, [(0, 0), *around, (0, 0)], mode="edge").astype(np.uint8)
 
 
-def clearest(logits: NDArray[np.float32]) -> int:
+def widest_margin(logits: NDArray[np.float32]) -> int:
     """Index of the row [N, classes] whose first class is furthest ahead of its second: no rounding turns that answer."""
     ordered = np.sort(logits, axis=-1)
     return int(np.argmax(ordered[:, -1] - ordered[:, -2])) if ordered.shape[-1] > 1 else 0

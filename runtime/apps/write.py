@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from string import Template
 
-from runtime.apps.pictures import clearest, png, reference_pictures
+from runtime.apps.pictures import png, reference_pictures, widest_margin
 from runtime.apps.settings import Settings, settings_of
 from runtime.apps.targets import TARGETS, TEMPLATES
 from runtime.bundle.schema import MODEL, Bundle
@@ -46,7 +46,7 @@ def write_app(bundle: Bundle, target: str, destination: Path, *, replace: bool =
     chosen = TARGETS[target]
     settings = settings_of(bundle)
     _, answers = bundle.reference()
-    index = clearest(answers)
+    index = widest_margin(answers)
     label = settings.labels[int(answers[index].argmax())]
     sample = png(reference_pictures(bundle, settings)[index])
     expected = {"image": SAMPLE, "label": label, "answers": answers[index].tolist()}

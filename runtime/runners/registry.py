@@ -15,8 +15,8 @@ _BUILT_IN = {
     "trt": "runtime.runners.trt.runner:TrtRunner",
     "trt-rtx": "runtime.runners.trt.runner:TrtRtxRunner",
 }
-_KNOWN = "runtime.runners.fixed_delay:KnownRunner"
-"""For `vitdeploy bench --self-test`, and on no list."""
+_FIXED_DELAY = "runtime.runners.fixed_delay:FixedDelayRunner"
+"""Hidden; for `vitdeploy bench --self-test`."""
 
 
 def runner_names() -> list[str]:
@@ -32,7 +32,7 @@ def runner(name: str) -> Runner:
         MissingDependencyError: the module that defines it cannot be imported.
         ValueError: two packages register one name.
     """
-    entry = EntryPoint(name, _KNOWN, GROUP) if name == "known" else _registry()[name]
+    entry = EntryPoint(name, _FIXED_DELAY, GROUP) if name == "fixed-delay" else _registry()[name]
     try:
         made: Runner = entry.load()()
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""What every chart shares: a colour per series of bundles, a marker per runtime, and the panels into which cells are grouped."""
+"""Assign a colour to each series of bundles and a marker to each runtime, for all charts of a section."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class Series:
     name: str
     """With braces around what differs: `svd-{0.8,0.65,0.5}`."""
     labels: dict[str, str]
-    """What to write beside each bundle's point: the numbers in which it differs, or its name where it stands alone."""
+    """Label of each bundle's point, by its name: the numbers in which it differs, or the name where it has no sibling."""
     connected: bool
-    """Whether one number alone differs, so that a line through the bundles has a meaning."""
+    """True if a single number differs, so that a line through the bundles has a meaning."""
 
 
 def series_of(bundles: Iterable[str]) -> list[Series]:
-    """Group names by all but their numbers, in order of first appearance. A number is set apart by hyphens, underscores or blanks."""
+    """Group names that differ only in numbers, in order of first appearance. Hyphens, underscores or blanks delimit a number."""
     groups: dict[str, list[str]] = {}
     for name in dict.fromkeys(bundles):
         groups.setdefault(_NUMBER.sub("\0", name), []).append(name)
@@ -75,32 +75,32 @@ class Style:
     """Colours by series and markers by runtime, in the order in which they first appear."""
 
     series: dict[str, Series]
-    """The series of each bundle."""
+    """The series of each bundle, by its display name."""
     colors: dict[str, str]
     markers: dict[str, Marker]
     name_precision: bool
-    """Whether the cells differ in precision, so that a runtime's name alone says too little."""
+    """True if the cells differ in precision, which is then shown beside the runtime."""
     name_runtime: bool
-    """Whether a bundle was measured on several runtimes, so that its name alone says too little."""
+    """True if a bundle was measured on several runtimes, which are then shown beside its name."""
 
     def runtime(self, cell: Cell) -> str:
-        """How a legend calls the cell's runtime."""
+        """Return the cell's runtime as a legend shows it."""
         return _runtime(cell, self.name_precision)
 
     def row(self, cell: Cell) -> str:
-        """How a row of a chart calls the cell: its bundle, and its runtime where any bundle has several."""
-        return f"{cell.bundle} · {self.runtime(cell)}" if self.name_runtime else cell.bundle
+        """Return the name of the cell's row in a chart: its bundle, and its runtime where any bundle has several."""
+        return f"{cell.display_name} · {self.runtime(cell)}" if self.name_runtime else cell.display_name
 
     def label(self, cell: Cell) -> str:
-        """What stands beside the cell's point."""
-        return self.series[cell.bundle].labels[cell.bundle]
+        """Return the label of the cell's point."""
+        return self.series[cell.display_name].labels[cell.display_name]
 
     def color(self, cell: Cell) -> str:
-        """The colour of the cell's series."""
-        return self.colors[self.series[cell.bundle].name]
+        """Return the colour of the cell's series."""
+        return self.colors[self.series[cell.display_name].name]
 
     def marker(self, cell: Cell) -> Marker:
-        """The marker of the cell's runtime."""
+        """Return the marker of the cell's runtime."""
         return self.markers[self.runtime(cell)]
 
 
@@ -109,12 +109,12 @@ def style_of(cells: Sequence[Cell]) -> Style:
     series: dict[str, Series] = {}
     colors: dict[str, str] = {}
     for palette, wanted in ((DENSE_COLORS, True), (COLORS, False)):
-        for i, one in enumerate(series_of(cell.bundle for cell in cells if is_dense(cell) is wanted)):
-            series |= dict.fromkeys(one.labels, one)
-            colors[one.name] = palette[i % len(palette)]
+        for index, group in enumerate(series_of(cell.display_name for cell in cells if is_dense(cell) is wanted)):
+            series |= dict.fromkeys(group.labels, group)
+            colors[group.name] = palette[index % len(palette)]
     name_precision = len({cell.precision for cell in cells}) > 1
     runtimes = dict.fromkeys(_runtime(cell, name_precision) for cell in cells)
-    markers = {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(runtimes)}
+    markers = {name: MARKERS[index % len(MARKERS)] for index, name in enumerate(runtimes)}
     places = {(cell.bundle, _runtime(cell, name_precision)) for cell in cells}
     return Style(series, colors, markers, name_precision, len(places) > len({cell.bundle for cell in cells}))
 

@@ -7,7 +7,8 @@ from html import escape
 
 import plotly.graph_objects as go
 
-from runtime.report.charts.plotting import bars, blank, translucent
+from runtime.report.charts import plotting
+from runtime.report.charts.plotting import empty_figure, translucent
 from runtime.report.charts.style import COLORS, DENSE_COLORS
 from runtime.report.study.summary import Spread, Summary
 from runtime.report.text import percent
@@ -23,7 +24,7 @@ def palette(summaries: Sequence[Summary]) -> dict[str, str]:
 
 def accuracy_figure(summaries: Sequence[Summary], colors: dict[str, str]) -> go.Figure:
     """Test accuracy after each epoch: the mean over seeds as a line, their range as a band."""
-    figure = blank(height=420, x="epoch", y="test top-1, %")
+    figure = empty_figure(height=420, x="epoch", y="test top-1, %")
     for summary in summaries:
         curve, color = summary.curve(), colors[summary.label]
         epochs = [epoch for epoch, _ in curve]
@@ -55,7 +56,7 @@ def bar_figure(
     """The mean of a figure for each method that has it; None where none has."""
     found = [(summary.label, summary.spread(figure)) for summary in summaries]
     rows = [(label, spread.mean, colors[label]) for label, spread in found if spread is not None]
-    return bars(rows, title) if rows else None
+    return plotting.bar_figure(rows, title) if rows else None
 
 
 def _detail(label: str, epoch: int, spread: Spread) -> str:

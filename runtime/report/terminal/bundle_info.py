@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runtime.bundle.schema import Bundle, Manifest
-from runtime.report.terminal.fit import Column, Fitted
+from runtime.report.terminal.fit import Column, FittedTable
 from runtime.report.text import MISSING, percent
 from vitnla.common.measures import Cost, LayerRow
 
@@ -19,7 +19,7 @@ _LABELS = 5
 """So many class names are shown."""
 
 
-def contents_record(bundle: Bundle) -> dict[str, Any]:
+def bundle_info_record(bundle: Bundle) -> dict[str, Any]:
     """The manifest as JSON, with what is not in it: the folder, the model's size on disk, and the engines."""
     manifest = bundle.manifest
     return {
@@ -32,14 +32,14 @@ def contents_record(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def contents_tables(bundle: Bundle) -> Group:
+def bundle_info_tables(bundle: Bundle) -> Group:
     """The facts, the engines where there are any, and a row per linear where a method has left them."""
     facts = Table(box=None, show_header=False, padding=(0, 1), pad_edge=False)
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")
     for name, value in _facts(bundle):
         facts.add_row(name, Text(value))
-    parts: list[Table | Fitted | Text] = [facts]
+    parts: list[Table | FittedTable | Text] = [facts]
     if engines := bundle.engine_records():
         columns = [
             Column("Engine", [record.file for record in engines], numeric=False),
@@ -51,14 +51,14 @@ def contents_tables(bundle: Bundle) -> Group:
             Column("Graph max rel.", [f"{record.graph_max_rel:.1e}" for record in engines], rank=3),
             Column("Built in s", [f"{record.build_seconds:.1f}" for record in engines], rank=1),
         ]
-        parts += [Text(), Fitted(columns, {})]
+        parts += [Text(), FittedTable(columns, {})]
     if rows := bundle.manifest.layers:
         parts += [Text(), _layers(rows)]
     return Group(*parts)
 
 
-def _layers(rows: tuple[LayerRow, ...]) -> Fitted:
-    return Fitted(
+def _layers(rows: tuple[LayerRow, ...]) -> FittedTable:
+    return FittedTable(
         [
             Column("Linear", [f"{row.block}.{row.linear}" for row in rows], numeric=False),
             Column("Rank", ["dense" if row.rank is None else f"{row.rank} of {row.full_rank}" for row in rows]),

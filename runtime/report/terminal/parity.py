@@ -8,43 +8,35 @@ from rich.console import Group
 from rich.text import Text
 
 from runtime.check.bundle_check import Check
-from runtime.check.layer_parity import Departure, LayerError
+from runtime.check.layer_parity import LayerParity, LayerParityRow
 from runtime.check.parity import ParityRow
-from runtime.report.terminal.fit import Column, Fitted
+from runtime.report.terminal.fit import Column, FittedTable
 from runtime.report.text import MISSING, percent
 
 
 def parity_table(rows: Sequence[ParityRow]) -> Group:
-    """One row per bundle and runtime: the largest relative difference of a logit, its tolerance, and the accuracy."""
+    """Return one row per bundle and runtime: the largest relative difference of a logit, its tolerance, and the accuracy."""
     columns = [
         Column("Bundle", [row.bundle for row in rows], numeric=False),
         Column("Runtime", [row.runtime for row in rows], numeric=False),
         Column("Verdict", [row.verdict for row in rows], numeric=False),
-        Column("Max rel.", [MISSING if row.max_rel is None else f"{row.max_rel:.1e}" for row in rows]),
-        Column("Limit", [f"{row.tolerance:.0e}" for row in rows]),
+        Column("Max rel.", [_exponent(row.max_rel, 1) for row in rows]),
+        Column("Limit", [_exponent(row.tolerance, 0) for row in rows]),
         Column("Top-1 %", [percent(row.top1) for row in rows], rank=1),
         Column("Agree %", [percent(row.agreement) for row in rows], rank=2),
         Column("Lost", [_count(row.lost) for row in rows], rank=3),
         Column("Gained", [_count(row.gained) for row in rows], rank=4),
         Column("McNemar p", [_decimals(row.p_value, 3) for row in rows], rank=5),
-        Column("KL", [MISSING if row.divergence is None else f"{row.divergence:.1e}" for row in rows], rank=6),
+        Column("KL", [_exponent(row.divergence, 1) for row in rows], rank=6),
         Column("ECE %", [percent(row.calibration_error) for row in rows], rank=7),
         Column("Cosine", [_decimals(row.cosine, 4) for row in rows], rank=8),
     ]
     errors = [Text(f"{row.bundle} on {row.runtime}: {row.error}", style="red") for row in rows if row.error is not None]
-    return Group(Fitted(columns, {}), *errors)
-
-
-def _decimals(value: float | None, places: int) -> str:
-    return MISSING if value is None else f"{value:.{places}f}"
-
-
-def _count(value: int | None) -> str:
-    return MISSING if value is None else f"{value:,}"
+    return Group(FittedTable(columns, {}), *errors)
 
 
 def verification_table(checks: Sequence[Check]) -> Group:
-    """One row per bundle and runtime; below them why some were skipped, and what went wrong with others."""
+    """Return one row per bundle and runtime; below them the reasons of those that were skipped or failed."""
     columns = [
         Column("Bundle", [check.bundle for check in checks], numeric=False),
         Column("Runtime", [check.runtime for check in checks], numeric=False),
@@ -56,51 +48,58 @@ def verification_table(checks: Sequence[Check]) -> Group:
     notes = [Text(f"{runtime} was skipped: {reason}", style="dim") for runtime, reason in skipped]
     failed = [check for check in checks if check.verdict == "not met" and check.reason is not None]
     return Group(
-        Fitted(columns, {}),
+        FittedTable(columns, {}),
         *notes,
         *(Text(f"{check.bundle} on {check.runtime}: {check.reason}", style="red") for check in failed),
     )
 
 
-def departure_table(found: Departure) -> Group:
-    """One row per part of the network, the first that departed marked, and one sentence of what it means."""
-    rows = found.layers
+def layer_parity_table(parity: LayerParity) -> Group:
+    """Return one row per part of the network, the first over the tolerance marked, and one sentence that sums it up."""
+    rows = parity.layers
     columns = [
         Column("Layer", [row.layer for row in rows], numeric=False),
         Column("Part", [row.part for row in rows], numeric=False),
         Column("Rel. error", ["not finite" if row.relative_error is None else f"{row.relative_error:.1e}" for row in rows]),
-        Column("Cosine", [MISSING if row.cosine is None else f"{row.cosine:.6f}" for row in rows]),
-        Column("", [_mark(found, place) for place in range(len(rows))], numeric=False),
+        Column("Cosine", [_decimals(row.cosine, 6) for row in rows]),
+        Column("", [_mark(parity, index) for index in range(len(rows))], numeric=False),
     ]
-    title = f"\n{found.bundle} on {found.runtime}, {found.precision}, against {found.reference}"
-    return Group(Text(title, style="bold"), Fitted(columns, {}), Text(conclusion(found)))
+    title = f"\n{parity.bundle} on {parity.runtime}, {parity.precision}, against {parity.reference}"
+    return Group(Text(title, style="bold"), FittedTable(columns, {}), Text(conclusion(parity)))
 
 
-def conclusion(found: Departure) -> str:
-    """What the table says, in a sentence."""
-    limit = f"{found.tolerance:.0e}"
-    steepest = "" if found.steepest is None else f" The error grows most at {_name(found.layers[found.steepest])}."
-    if found.first is None:
-        last = found.layers[-1].relative_error
-        return f"No layer departs: the output is within {limit} ({last:.1e}; {_probes(found)}).{steepest}"
-    last = found.layers[-1].relative_error
-    again = f" The output is within it again ({last:.1e})." if last is not None and last <= found.tolerance else ""
-    where = f"{_name(found.layers[found.first])} (found in {_probes(found)})"
-    return f"The first to depart, by more than {limit}, is {where}.{again}{steepest}"
+def conclusion(parity: LayerParity) -> str:
+    """Return one sentence: the first part over the tolerance, or that there is none, and where the error grows most."""
+    limit = f"{parity.tolerance:.0e}"
+    steepest = "" if parity.steepest is None else f" The error grows most at {_name(parity.layers[parity.steepest])}."
+    last = parity.layers[-1].relative_error
+    if parity.first is None:
+        return f"No layer is over the tolerance of {limit}: the output is at {last:.1e} ({_probes(parity)}).{steepest}"
+    again = f" The output is within it again ({last:.1e})." if last is not None and last <= parity.tolerance else ""
+    where = f"{_name(parity.layers[parity.first])} (found in {_probes(parity)})"
+    return f"The first part over the tolerance of {limit} is {where}.{again}{steepest}"
 
 
-def _mark(found: Departure, place: int) -> str:
-    if place == found.first:
-        return "<- first departure"
-    return "<- grows most" if place == found.steepest else ""
+def _mark(parity: LayerParity, index: int) -> str:
+    if index == parity.first:
+        return "<- first over the tolerance"
+    return "<- grows most" if index == parity.steepest else ""
 
 
-def _name(row: LayerError) -> str:
+def _name(row: LayerParityRow) -> str:
     return f"{row.layer} {row.part}"
 
 
-def _probes(found: Departure) -> str:
-    return f"{found.probes} probe{'' if found.probes == 1 else 's'}"
+def _probes(parity: LayerParity) -> str:
+    return f"{parity.probes} probe{'' if parity.probes == 1 else 's'}"
+
+
+def _decimals(value: float | None, places: int) -> str:
+    return MISSING if value is None else f"{value:.{places}f}"
+
+
+def _count(value: int | None) -> str:
+    return MISSING if value is None else f"{value:,}"
 
 
 def _exponent(value: float | None, decimals: int) -> str:

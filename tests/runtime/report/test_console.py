@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from runtime.check.parity import ParityRow
-from runtime.report.grouped_warnings import notices
+from runtime.report.grouped_warnings import group_warnings
 from runtime.report.terminal.cells import cells_table
 from runtime.report.terminal.parity import parity_table
 from tests.helpers.cells import cell, ratio, series
@@ -73,15 +73,15 @@ def test_warnings_are_one_line_per_kind_with_ranges() -> None:
     ]  # fmt: skip
     cells.append(cell("dense", 1, 0.9, warnings=("10,000 images, and drift of -5.7% on svd-0.65",)))
     cells.append(cell("more", 1, 0.9, warnings=("2,000 images, and drift of +6.4% on svd-0.65",)))
-    found = [(notice.text, notice.extent) for notice in notices(cells)]
+    found = [(notice.text, notice.extent) for notice in group_warnings(cells)]
     assert found == [
         ("variation is 3.1% to 12.0%, above 2.5%", "3 cells"),
         ("not stable", "3 cells"),
         ("2,000 to 10,000 images, and drift of -5.7% to +6.4% on svd-0.65", "dense/ort/fp32/b1, more/ort/fp32/b1"),
     ]
-    assert notices(cells)[0].cells["svd-12.0/ort/fp32/b1"] == "12.0%"
-    assert notices(cells[:3])[0].extent == "all 3 cells"
-    assert notices([cell("dense", 1, 0.9, error="it crashed", warnings=("not stable",))]) == []
+    assert group_warnings(cells)[0].cells["svd-12.0/ort/fp32/b1"] == "12.0%"
+    assert group_warnings(cells[:3])[0].extent == "all 3 cells"
+    assert group_warnings([cell("dense", 1, 0.9, error="it crashed", warnings=("not stable",))]) == []
 
 
 def test_failures_are_named_below_the_table() -> None:

@@ -17,7 +17,7 @@ from runtime.report.formats import write
 from runtime.report.grouping import panels, sections
 from runtime.report.headline import frontier, headline, role
 from runtime.report.html.page import view
-from runtime.report.loss_attribution import journeys
+from runtime.report.loss_attribution import attribute_losses
 from runtime.report.tables import columns_for, unsteady_text
 from runtime.results.schema import Cell, read_cells
 from tests.helpers.cells import cell, ratio
@@ -132,7 +132,7 @@ def test_losses_are_split_only_where_the_same_number_of_images_was_measured(tmp_
         cell("svd", 1, 0.92, export_accuracy=THERE, accuracy_images=500),
         cell("part", 1, 0.92, export_accuracy=THERE, accuracy_images=100),
     ]
-    (one,) = journeys(cells)
+    (one,) = attribute_losses(cells)
     assert (one.bundle, one.steps, one.total) == ("svd", pytest.approx({"export": -1, "runtime": -1}), pytest.approx(-2))
     write(cells, tmp_path / "report.html", "html", "title")
     assert "since these results do not tell them apart" in (tmp_path / "report.html").read_text()
@@ -147,7 +147,7 @@ def test_losses_by_step_add_up_whatever_runtime_the_export_asked(tmp_path: Path)
         cell("svd-int8", 1, 0.925, runtime="openvino", export_accuracy=THERE, accuracy_images=500, losses=stages[:2]),
         cell("unscored", 1, 0.9, losses=stages[:1]).model_copy(update={"top1": None}),
     ]
-    here, there = journeys(cells)
+    here, there = attribute_losses(cells)
     assert here.steps == pytest.approx({"decomposition": -0.5, "precision": -0.4, "runtime": -1.1})
     assert there.steps == pytest.approx({"decomposition": -0.5, "precision": -0.4, "runtime": -0.6})
     assert all(sum(one.steps.values()) == pytest.approx(one.total) for one in (here, there))
@@ -215,7 +215,7 @@ def test_results_of_before_the_losses_are_still_read(tmp_path: Path) -> None:
     old = cell("svd", 1, 0.92, export_accuracy=THERE, accuracy_images=500).model_dump(mode="json", exclude={"losses"})
     (tmp_path / "old.jsonl").write_text(json.dumps(old) + "\n")
     (read,) = read_cells(tmp_path / "old.jsonl")
-    assert journeys([read])[0].steps.keys() == {"export", "runtime"}
+    assert attribute_losses([read])[0].steps.keys() == {"export", "runtime"}
 
 
 def test_headline_without_accuracy_does_not_speak_of_it() -> None:
