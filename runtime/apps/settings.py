@@ -1,4 +1,4 @@
-"""All that an app must know about a bundle, as one JSON of constants."""
+"""The constants of a bundle that an app needs, as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Size = tuple[int, int]
 
 
 class Resizing(Record):
-    """From an image of any size to the pixels that are fed; sizes are [height, width]."""
+    """The way from an image of any size to the pixels of the input; sizes are [height, width]."""
 
     fit: Fit
     """`square`: the central square, resized. `squash`: all of it, resized. `shortest`: resized by its shorter side. Then cropped."""
@@ -32,7 +32,7 @@ class Resizing(Record):
 
 
 class Settings(Record):
-    """What `settings.json` holds."""
+    """The content of `settings.json`."""
 
     name: str
     model: str
@@ -49,14 +49,14 @@ class Settings(Record):
     """Not used where the input is uint8: there the graph scales the pixels itself."""
     labels: tuple[str, ...]
     background: tuple[int, int, int] = WHITE
-    """What shows through transparent pixels, RGB."""
+    """Colour behind transparent pixels, RGB."""
     max_pixels: int = MAX_PIXELS
     tolerance: float
-    """Largest |answer - expected| / max |expected| that the precision allows."""
+    """Largest |answer - expected| / max |expected| at this precision."""
 
 
 def settings_of(bundle: Bundle) -> Settings:
-    """The constants of a bundle.
+    """Return the constants of a bundle.
 
     Raises:
         InputError: an app cannot feed it: its batch is fixed above 1, or it takes neither grey nor colour.
@@ -85,7 +85,7 @@ def settings_of(bundle: Bundle) -> Settings:
 
 
 def _resizing(given: PreprocessingConfig, size: Size) -> Resizing:
-    """As `Preprocessing` does it; pixels that the graph is to resize itself are the whole image, stretched to what it takes."""
+    """Return the resizing of the preprocessing; where the graph resizes, the whole image is stretched to the size that it takes."""
     side = (given.image_size, given.image_size)
     if size != side:
         return Resizing(fit="squash", to=size, crop=size, crop_rounding="down", interpolation=given.interpolation)
@@ -100,7 +100,7 @@ def _external_data(bundle: Bundle) -> tuple[str, ...]:
 
 
 def _labels(bundle: Bundle) -> tuple[str, ...]:
-    """One per class; numbers for classes that the bundle has no name for."""
+    """Return one label per class, numbered where the bundle has no name."""
     named, classes = bundle.manifest.labels, bundle.manifest.output.shape[-1]
     count = classes if isinstance(classes, int) else len(named)
     return (*named[:count], *(f"class {index}" for index in range(len(named), count)))

@@ -1,4 +1,4 @@
-"""`vitdeploy embed`: an example around a bundle, as a folder."""
+"""Write an example app around a bundle, as a folder (`vitdeploy embed`)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class App(Record):
     expected: str
     """The label of the sample image."""
     start: str
-    """What to type in the folder."""
+    """The commands to start it, in its folder."""
 
 
 def write_app(bundle: Bundle, target: str, destination: Path, *, replace: bool = False) -> App:
@@ -67,7 +67,7 @@ def write_app(bundle: Bundle, target: str, destination: Path, *, replace: bool =
 
 
 def _words(bundle: Bundle, settings: Settings, label: str) -> dict[str, str]:
-    """What the README of an example says about its model."""
+    """Return the words about the model in the README of an example."""
     height, width = settings.resizing.crop
     return {
         "name": bundle.name,

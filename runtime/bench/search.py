@@ -1,4 +1,4 @@
-"""What a scenario searches for before it measures: the best batch, and the highest rate under a latency bound. No I/O here."""
+"""Search for the best offline batch, and for the highest rate under a latency bound, before a cell is measured."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ FloatArray = NDArray[np.float64]
 
 
 def find_batch(plan: BenchPlan, case: Case) -> tuple[BatchRate, ...]:
-    """Throughput at batch 1, 2, 4, ..., each in a process of its own, until it grows no more.
+    """Return the throughput at batch 1, 2, 4, ..., each in a process of its own, until it grows no more.
 
-    It ends as well where a batch cannot be run, where the memory left is less than what the last batch took (the next may take
-    twice that), or after two minutes. A graph whose batch is fixed has no other.
+    It also ends where a batch cannot be run, where less memory is left than the last batch took (the next may take twice that), or
+    after two minutes. A graph with a fixed batch is measured at that one only.
 
     Raises:
-        VitDeployError: what batch 1 ran into.
+        VitDeployError: batch 1 could not be run.
     """
     if case.bundle.fixed_batch is not None:
         return (BatchRate(batch=case.bundle.fixed_batch, images_per_s=_throughput(plan, case, case.bundle.fixed_batch)[0]),)
@@ -54,17 +54,17 @@ def find_batch(plan: BenchPlan, case: Case) -> tuple[BatchRate, ...]:
 
 
 def _throughput(plan: BenchPlan, case: Case, batch: int) -> tuple[float, bool]:
-    """Images per second, and whether there is memory for as much again."""
+    """Return images per second, and True if as much memory again is available."""
     with Worker(plan.timeout_s, plan.cpus) as worker:
         worker.bind()
         worker.load(case.target.runtime, case.bundle, plan.options(replace(case, batch=batch)))
-        found = worker.measure("offline", min(_PROBE_S, plan.seconds), 3)
+        part = worker.measure("offline", min(_PROBE_S, plan.seconds), 3)
         held = psutil.Process(worker.pid).memory_info().rss
-        return found.images_per_s, psutil.virtual_memory().available > held
+        return part.images_per_s, psutil.virtual_memory().available > held
 
 
 def find_rate(plan: BenchPlan, worker: Worker) -> float:
-    """The highest rate, queries/s, whose p99 stays within the plan's bound: estimated from single calls, then confirmed by runs.
+    """Return the highest rate, queries/s, whose p99 stays within the plan's bound: estimated from single calls, confirmed by runs.
 
     A rate that a run does not confirm is lowered by a tenth.
 
@@ -81,15 +81,15 @@ def find_rate(plan: BenchPlan, worker: Worker) -> float:
         alone = float(np.percentile(service, 99))
         raise InputError(f"no rate keeps p99 within {bound:g} ms: single calls have {alone:.3g} ms", "raise --p99-bound")
     for seed in range(_TRIES):
-        found = worker.measure("server", seconds, _CALLS, rate, seed)
-        if not found.unserved and float(np.percentile(found.samples_ms, 99)) <= bound:
+        part = worker.measure("server", seconds, _CALLS, rate, seed)
+        if not part.unserved and float(np.percentile(part.samples_ms, 99)) <= bound:
             return rate
         rate *= _LOWER
     raise InputError(f"no rate kept p99 within {bound:g} ms in a run: the last was {rate / _LOWER:.3g}/s", "raise --p99-bound")
 
 
 def best_batch(images_per_s: Callable[[int], float | None], largest: int) -> tuple[BatchRate, ...]:
-    """Try batch sizes 1, 2, 4, ... until two doublings in a row have not brought 3 % more than the best so far.
+    """Try batch sizes 1, 2, 4, ... until two doublings in a row have not gained 3 % over the best so far.
 
     Args:
         images_per_s: measures one batch size; None where it cannot be run (memory, time), which ends the search.
@@ -112,7 +112,7 @@ def best_batch(images_per_s: Callable[[int], float | None], largest: int) -> tup
 
 
 def queue_latencies(service_ms: Sequence[float], rate: float, seed: int = 0) -> FloatArray:
-    """Waiting plus service, in ms, of 20,000 queries that arrive as a Poisson process and are served one by one (Lindley 1952).
+    """Simulate waiting plus service, in ms, of 20,000 queries that arrive as a Poisson process and are served in turn (Lindley 1952).
 
     Args:
         service_ms: measured times of single calls; the queue draws from them with replacement.
@@ -127,9 +127,9 @@ def queue_latencies(service_ms: Sequence[float], rate: float, seed: int = 0) -> 
 
 
 def highest_rate(service_ms: Sequence[float], p99_bound_ms: float) -> float | None:
-    """The highest Poisson rate, queries/s, at which the simulated p99 stays within the bound; None where no rate does.
+    """Return the highest Poisson rate, queries/s, at which the simulated p99 stays within the bound; None where no rate does.
 
-    It is a first estimate, to be confirmed by a run: calls that follow one another may be quicker than calls after a pause.
+    It is an estimate, to be confirmed by a run: calls in succession may be quicker than calls after a pause.
     """
     if float(np.percentile(service_ms, 99)) > p99_bound_ms:
         return None

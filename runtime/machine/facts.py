@@ -1,4 +1,4 @@
-"""What a result was measured on. No host name, no user, no path."""
+"""Describe the machine that a result was measured on, without host name, user or paths."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FLAGS = (
 
 
 def machine_facts() -> dict[str, Any]:
-    """Processor, memory, system, GPUs and package versions, as JSON values."""
+    """Return processor, memory, system, GPUs and package versions, as JSON values."""
     model, flags = _processor()
     return {
         "cpu": model,
@@ -49,7 +49,7 @@ def machine_facts() -> dict[str, Any]:
 
 
 def usable_cores() -> int:
-    """Logical cores that this process may run on."""
+    """Return the number of logical cores that this process may run on."""
     return len(usable_cpus())
 
 
@@ -68,17 +68,17 @@ def _field(line: str) -> tuple[str, str]:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _gpus() -> list[dict[str, Any]]:
-    """NVIDIA GPUs through NVML; none where its bindings or the driver are absent."""
+    """Return the NVIDIA GPUs that NVML reports; none where its bindings or the driver are absent."""
     if importlib.util.find_spec("pynvml") is None:
         return []
     import pynvml

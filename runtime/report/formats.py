@@ -1,4 +1,4 @@
-"""The forms that a report can take, by name."""
+"""Write a report in any of its formats, by name."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write(cells: Sequence[Cell], path: Path, form: str, title: str) -> None:
 
 
 def to_json(cells: Sequence[Cell]) -> str:
-    """All cells, raw samples included, as one JSON document."""
+    """Return all cells, raw samples included, as one JSON document."""
     return json.dumps({"cells": [cell.model_dump(mode="json") for cell in cells]}, indent=1) + "\n"
 
 
@@ -77,7 +77,7 @@ def write_badge(cells: Sequence[Cell], path: Path, _: str) -> None:
 
 @contextmanager
 def report_extra() -> Iterator[None]:
-    """Import what the `report` extra brings inside this block.
+    """Turn a missing package of the `report` extra, imported inside this block, into an error of one line.
 
     Raises:
         MissingDependencyError: plotly or jinja2 is not installed.

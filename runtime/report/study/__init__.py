@@ -1,4 +1,4 @@
-"""From the rows of a study to tables, CSV and one self-contained page."""
+"""Write the tables, CSV files and the self-contained page of a study."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write_study(settings: StudySettings, rows: Sequence[StudyRow], folder: Path,
 
 
 def require_html() -> None:
-    """Refuse, before the long work, a page that could not be written after it.
+    """Check before the long work that the page can be written after it.
 
     Raises:
         MissingDependencyError: the `report` extra is not installed.
