@@ -53,6 +53,6 @@ def _restored(bundle: Bundle, images: NDArray[np.float32 | np.uint8], settings: 
     levels = (images.astype(np.float64) * std + mean) * 255
     whole = levels.round().clip(0, 255)
     if not np.abs(levels - whole).max() <= _LEVELS:
-        found = f"{bundle.folder}: the reference images are not pixels that its preprocessing scaled"
-        raise InputError(found, "export the bundle again")
+        message = f"{bundle.folder}: the reference images are not pixels that its preprocessing scaled"
+        raise InputError(message, "export the bundle again")
     return np.ascontiguousarray(whole.astype(np.uint8).transpose(0, 2, 3, 1))

@@ -63,35 +63,39 @@ def settings_of(bundle: Bundle) -> Settings:
     """
     manifest = bundle.manifest
     if bundle.fixed_batch not in (None, 1):
-        found = f"{bundle.folder}: an example feeds one image at a time, and this graph runs at batch {bundle.fixed_batch} only"
-        raise InputError(found, "export the bundle from a graph with a dynamic batch")
+        message = f"{bundle.folder}: an example feeds one image at a time, and this graph runs at batch {bundle.fixed_batch} only"
+        raise InputError(message, "export the bundle from a graph with a dynamic batch")
     try:
-        given = PreprocessingConfig.model_validate(manifest.preprocessing)
+        preprocessing = PreprocessingConfig.model_validate(manifest.preprocessing)
     except ValidationError as error:
         hint = "export the bundle again with this version"
         raise InputError(f"{bundle.folder}: preprocessing: {first_complaint(error)}", hint) from error
-    if len(given.mean) not in (1, 3):
-        found = f"{bundle.folder}: expected a model of 1 or 3 channels, got {len(given.mean)}"
-        raise InputError(found, "image files hold grey or colour")
+    if preprocessing.channels not in (1, 3):
+        message = f"{bundle.folder}: expected a model of 1 or 3 channels, got {preprocessing.channels}"
+        raise InputError(message, "image files hold grey or colour")
     shape = manifest.input.shape
     height, width = (int(side) for side in (shape[1:3] if manifest.input.dtype == "uint8" else shape[2:4]))
     return Settings(
         name=bundle.name, model=bundle.model_path.name, external_data=_external_data(bundle), precision=manifest.precision,
         input=manifest.input, output=manifest.output,
-        answers="probabilities" if bundle.gives_probabilities else "logits", channels=len(given.mean),
-        resizing=_resizing(given, (height, width)), mean=given.mean, std=given.std, labels=_labels(bundle),
+        answers="probabilities" if bundle.gives_probabilities else "logits", channels=preprocessing.channels,
+        resizing=_resizing(preprocessing, (height, width)), mean=preprocessing.mean, std=preprocessing.std, labels=_labels(bundle),
         tolerance=TOLERANCES[manifest.precision],
     )  # fmt: skip
 
 
-def _resizing(given: PreprocessingConfig, size: Size) -> Resizing:
+def _resizing(preprocessing: PreprocessingConfig, size: Size) -> Resizing:
     """Return the resizing of the preprocessing; where the graph resizes, the whole image is stretched to the size that it takes."""
-    side = (given.image_size, given.image_size)
+    side = (preprocessing.image_size, preprocessing.image_size)
     if size != side:
-        return Resizing(fit="squash", to=size, crop=size, crop_rounding="down", interpolation=given.interpolation)
-    resized = given.resize_size or given.image_size
+        return Resizing(fit="squash", to=size, crop=size, crop_rounding="down", interpolation=preprocessing.interpolation)
+    resized = preprocessing.resize_size or preprocessing.image_size
     return Resizing(
-        fit=given.fit, to=(resized, resized), crop=side, crop_rounding=given.crop_rounding, interpolation=given.interpolation
+        fit=preprocessing.fit,
+        to=(resized, resized),
+        crop=side,
+        crop_rounding=preprocessing.crop_rounding,
+        interpolation=preprocessing.interpolation,
     )
 
 

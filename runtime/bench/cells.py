@@ -173,7 +173,7 @@ def _warnings(measured: Measured, server: Server | None) -> Iterator[str]:
     if not measured.stable:
         yield "the speed was not yet stable after the warm-up"
     if 0 < measured.rounds_before < len(measured.slices):
-        yield f"measured in more than one sitting: interrupted after round {measured.rounds_before}"
+        yield f"measured across an interruption, which came after round {measured.rounds_before}"
     if measured.first_round:
         yield f"failed before an interruption and was tried again: measured after round {measured.first_round}"
     if server is not None:  # the arrivals are meant to vary

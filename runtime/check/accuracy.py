@@ -63,8 +63,8 @@ def evaluate(infer: Callable[[Images], Logits], bundle: Bundle, evaluation: Eval
     parts = [_predictions(read(answer)) for answer in answers]
     predicted = np.concatenate([classes for classes, _ in parts]) if parts else np.empty(0, np.int64)
     if not len(predicted) or len(predicted) != len(evaluation.labels):
-        found = f"{len(predicted)} images and {len(evaluation.labels)} labels"
-        raise InputError(f"expected one image per label, got {found}", "check the evaluation data")
+        counts = f"{len(predicted)} images and {len(evaluation.labels)} labels"
+        raise InputError(f"expected one image per label, got {counts}", "check the evaluation data")
     confidence = np.concatenate([values for _, values in parts])
     known = bundle.manifest.accuracy
     if len(predicted) <= known.images and evaluation.fingerprint(known.images) == known.fingerprint:

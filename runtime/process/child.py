@@ -112,10 +112,10 @@ class Child:
         if "result" in reply:
             result: dict[str, Any] = reply["result"]
             return result
-        error = reply["error"]
-        if error["type"] in _ERRORS:
-            raise _ERRORS[error["type"]](error["message"], error["hint"])
-        raise self._failed(f"'{command}' failed: {error['message']}")
+        failure = reply["error"]
+        if failure["type"] in _ERRORS:
+            raise _ERRORS[failure["type"]](failure["message"], failure["hint"])
+        raise self._failed(f"'{command}' failed: {failure['message']}")
 
     def _crashed(self, command: str) -> WorkerError:
         code = self._process.wait()

@@ -11,10 +11,10 @@ from vitnla.common.schema import Record
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 """Pillow's resampling kernels, by name."""
 Fit = Literal["square", "squash", "shortest"]
-"""How an image gets the size to crop from: the central square of a file resized; all of it resized to a square; or all of it
-resized until its shorter edge fits. They differ for images that are not square."""
+"""Resizing before the crop. `square`: the central square of a file, resized; `squash`: all of it, resized to a square; `shortest`: all
+of it, resized until its shorter edge fits. They differ for images that are not square."""
 CropRounding = Literal["down", "even"]
-"""How half a pixel of the crop's offset is rounded: transformers rounds down, torchvision to even."""
+"""Rounding of half a pixel of the crop's offset: transformers rounds down, torchvision to even."""
 
 
 class PreprocessingConfig(Record):

@@ -19,7 +19,7 @@ class Preprocessing(PreprocessingConfig):
     """A `PreprocessingConfig` that can be called: it turns uint8 images into the float32 input of the model."""
 
     def __call__(self, images: Images) -> NDArray[np.float32]:
-        """uint8 [N, H, W, C] -> float32 [N, channels, image_size, image_size]; grey is repeated where colour is wanted.
+        """Convert uint8 [N, H, W, C] to float32 [N, channels, image_size, image_size]; grey is repeated where the model takes colour.
 
         Raises:
             InputError: the images have other channels, or a file is damaged.
@@ -27,7 +27,7 @@ class Preprocessing(PreprocessingConfig):
         return self.normalise(self.cut(images))
 
     def pixels(self, images: Images, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """uint8 [N, H, W, C] or files -> uint8 [N, *size, channels]: cut to the model's own size, or stretched to another.
+        """Convert uint8 [N, H, W, C] or files to uint8 [N, *size, channels]: cropped to the model's own size, or stretched to another.
 
         Raises:
             InputError: the images have other channels, or a file is damaged.
@@ -43,7 +43,7 @@ class Preprocessing(PreprocessingConfig):
         return self._coloured(images)
 
     def cut(self, images: Images) -> NDArray[np.uint8]:
-        """uint8 [N, H, W, C] or files -> uint8 [N, image_size, image_size, channels]: resized and cropped.
+        """Resize and crop uint8 [N, H, W, C] or files to uint8 [N, image_size, image_size, channels].
 
         Raises:
             InputError: the images have other channels, or a file is damaged.
@@ -58,7 +58,7 @@ class Preprocessing(PreprocessingConfig):
         return self._coloured(images)
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 [N, H, W, channels] -> float32 [N, channels, H, W]."""
+        """Scale and normalise uint8 [N, H, W, channels] to float32 [N, channels, H, W]."""
         shape = (1, -1, 1, 1)
         scaled = pixels.astype(np.float32).transpose(0, 3, 1, 2) * np.float32(1 / 255)
         shifted = scaled - np.asarray(self.mean, np.float32).reshape(shape)
@@ -71,11 +71,11 @@ class Preprocessing(PreprocessingConfig):
             )
 
     def _coloured(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Grey repeated where the model takes colour."""
+        """Repeat grey images where the model takes colour."""
         return images if images.shape[-1] == self.channels else np.repeat(images, self.channels, axis=-1)
 
     def _fitted(self, image: Image) -> NDArray[np.uint8]:
-        """One image, resized and cropped: uint8 [image_size, image_size] or with channels."""
+        """Resize and crop one image to uint8 [image_size, image_size], or with channels."""
         size = self.resize_size or self.image_size
         width, height = size, size
         if self.fit == "shortest":
@@ -98,6 +98,6 @@ def _picture(image: NDArray[np.uint8]) -> Image:
 
 
 def _stack(images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Images [H, W] or [H, W, C] as one [N, H, W, C]."""
+    """Stack images [H, W] or [H, W, C] into one array [N, H, W, C]."""
     stacked = np.stack(images)
     return stacked if stacked.ndim == 4 else stacked[..., None]

@@ -32,12 +32,12 @@ _WHISKER_EDGE = 4.0
 
 @dataclass(frozen=True)
 class Whisker:
-    """Horizontal positions in a drawing 96 units wide: the interval, its middle, and the line of equal speed."""
+    """Horizontal positions in a drawing 96 units wide: the interval, its middle, and the ratio 1."""
 
     low: float
     middle: float
     high: float
-    one: float
+    unity: float
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,10 @@ def verdicts(rounds: int, noise: float, factor: float, processes: int = 1, betwe
 @pytest.mark.parametrize("noise", [0.001, 0.02, 0.1])
 def test_equals_are_no_difference(rounds: int, noise: float) -> None:
     """Well below the 5 % that the printed interval alone would give, so that 100 trials keep to 95 nearly always."""
-    assert verdicts(rounds, noise, 1.0).count("no difference") >= 0.97 * TRIALS
+    found = verdicts(rounds, noise, 1.0)
+    assert found.count("faster") + found.count("slower") <= 0.03 * TRIALS
+    if noise < 0.1:  # with more noise the intervals are too wide to call equals equal
+        assert found.count("no difference") >= 0.97 * TRIALS
 
 
 @pytest.mark.parametrize(("factor", "verdict"), [(1.1, "faster"), (1 / 1.1, "slower")])

@@ -62,6 +62,36 @@ def test_longer_names_break_at_hyphens_and_numbers_stay_whole() -> None:
     assert " " not in table[row + 1]
 
 
+TUNED = "auto-0.6-by-openvino-int8-int8-openvino-symmetric"
+
+
+def test_long_names_give_way_to_short_labels_that_are_spelled_out_below() -> None:
+    cost = {"dense": 100, "model": 60}
+    cells = [
+        cell("dense", 100, 0.94),
+        cell(TUNED, 200, 0.93, method="auto", precision="int8", macs=cost, ratio=ratio("dense/ort/fp32/b1", 2.0)),
+        cell(f"{TUNED}-attention", 210, 0.92, method="auto", precision="int8", macs=cost, label="auto 0.6, int8 attention"),
+    ]
+    table = lines(cells_table(cells), 80)
+    names = ("dense ", "auto 0.60 int8 ", "auto 0.6, int8 attention ")
+    assert all(line.startswith(name) for line, name in zip(table[3:6], names, strict=True))
+    assert f"auto 0.60 int8: {TUNED}" in table
+    assert not any(line.startswith("dense: ") for line in table)
+
+
+def test_a_ratio_that_is_inconclusive_is_marked_and_dimmed() -> None:
+    wide = {"baseline": "dense/ort/fp32/b1", "value": 0.97, "low": 0.66, "high": 1.43}
+    table = lines(cells_table([cell("dense", 100, 0.94), cell("svd", 97, 0.93, ratio=wide)]), 80)
+    assert "0.97× [0.66, 1.43] ?" in table[4]
+    assert any(line.startswith("? inconclusive: ") for line in table)
+    clear = lines(cells_table([cell("dense", 100, 0.94), cell("svd", 150, 0.93, ratio=ratio("dense/ort/fp32/b1", 1.5))]), 80)
+    assert not any("?" in line for line in clear)
+    console = Console(file=io.StringIO(), width=80, color_system="standard", force_terminal=True)
+    console.print(cells_table([cell("svd", 97, 0.93, ratio=wide)]))
+    assert isinstance(console.file, io.StringIO)
+    assert "\x1b[2m0.97× [0.66, 1.43] ?\x1b[0m" in console.file.getvalue()
+
+
 def test_text_that_looks_like_markup_is_shown_as_it_is() -> None:
     assert any("[red]x" in line for line in lines(cells_table([cell("[red]x", 1, 0.9)]), 80))
 
