@@ -22,7 +22,7 @@ from export.graph.stream_taps import Tap, find_taps, marked
 from export.torch_runners import reference_model
 from runtime.bench.plan import Target
 from runtime.bundle.schema import MODEL, Bundle
-from runtime.check.layer_parity import Departure, LayerError, departs, first_departure, layer_error
+from runtime.check.layer_parity import LayerParity, LayerParityRow, bisect_first, is_over, layer_parity_row
 from runtime.check.parity import TOLERANCES
 from runtime.runners.base import Images
 from runtime.runners.ort_options import new_session_options
@@ -33,16 +33,16 @@ from vitnla.model.vit import VisionTransformer
 Values = NDArray[np.float32]
 
 
-def find_departure(
+def check_layer_parity(
     bundle: Bundle, target: Target, *, threads: int, tolerance: float | None = None, on_probe: Callable[[str], None] = lambda text: None
-) -> Departure:  # fmt: skip
-    """Find the first part of the network whose value leaves the reference, then measure every part.
+) -> LayerParity:  # fmt: skip
+    """Find the first part of the network whose error is over the tolerance, then measure every part.
 
     Args:
         bundle: its reference images are run.
         target: a runtime that runs the graph itself, such as ONNX Runtime or OpenVINO.
         threads: CPU threads.
-        tolerance: largest relative error of a part that has not departed; by default that of the precision (`TOLERANCES`).
+        tolerance: largest relative error of a part; by default that of the precision (`TOLERANCES`).
         on_probe: told which part is being read.
 
     Raises:
@@ -60,22 +60,22 @@ def find_departure(
     precision = target.precision_on(bundle)
     limit = TOLERANCES[precision] if tolerance is None else tolerance
     images, _ = bundle.reference()
-    found: dict[int, LayerError] = {}
+    found: dict[int, LayerParityRow] = {}
 
-    def probe(place: int) -> LayerError:
+    def probe(place: int) -> LayerParityRow:
         if place not in found:
             tap = taps[place]
             on_probe(f"{tap.layer} {tap.part}")
             value = _run(bundle, target, marked(graph, tap), images, threads)
-            found[place] = layer_error(tap.layer, tap.part, value, references[place])
+            found[place] = layer_parity_row(tap.layer, tap.part, value, references[place])
         return found[place]
 
-    bisected = first_departure(len(taps), lambda place: departs(probe(place), limit))
+    bisected = bisect_first(len(taps), lambda place: is_over(probe(place), limit))
     probes = len(found)
     rows = tuple(probe(place) for place in range(len(taps)))
     # A norm can take an error away again (a constant on all channels), and bisection does not see what came before such a place.
-    first = next((place for place, row in enumerate(rows) if departs(row, limit)), None)
-    return Departure(
+    first = next((place for place, row in enumerate(rows) if is_over(row, limit)), None)
+    return LayerParity(
         bundle=bundle.name, runtime=target.label, precision=precision, reference=by, tolerance=limit,
         layers=rows, first=first, probes=probes if first == bisected else len(rows),
     )  # fmt: skip

@@ -149,9 +149,8 @@ def fake_runners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     package = tmp_path / "site" / "fake_runners-1.0.dist-info"
     package.mkdir(parents=True)
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: fake-runners\nVersion: 1.0\n")
-    lines = [f"{name.lower()} = fake_runners:{name}" for name in names]
+    lines = [f"{name.lower()} = {fakes.__name__}:{name}" for name in names]
     (package / "entry_points.txt").write_text("\n".join(["[vitdeploy.runners]", *lines, ""]))
-    for folder in (Path(fakes.__file__).parent, package.parent):
-        monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package.parent), str(Path(fakes.__file__).parent)]))
+    monkeypatch.syspath_prepend(str(package.parent))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package.parent), str(Path(__file__).parents[1])]))
     return [name.lower() for name in names]

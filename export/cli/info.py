@@ -15,10 +15,10 @@ def info(bundle: Annotated[Path, typer.Argument(help="Bundle folder.")], json: J
     from rich.console import Console
 
     from runtime.bundle.schema import open_bundle
-    from runtime.report.terminal.bundle_info import contents_record, contents_tables
+    from runtime.report.terminal.bundle_info import bundle_info_record, bundle_info_tables
 
     opened = open_bundle(bundle)
     if json:
-        emit(contents_record(opened))
+        emit(bundle_info_record(opened))
     else:
-        Console().print(contents_tables(opened))
+        Console().print(bundle_info_tables(opened))

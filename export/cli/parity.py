@@ -12,7 +12,7 @@ from export.cli.output import Json, bar, emit, status
 if TYPE_CHECKING:
     from runtime.bench.plan import Target
     from runtime.bundle.schema import Bundle
-    from runtime.check.layer_parity import Departure
+    from runtime.check.layer_parity import LayerParity
 
 
 def parity(
@@ -25,7 +25,10 @@ def parity(
     ] = "demo",
     eval_images: Annotated[int | None, typer.Option(min=1, help="Default: the whole test split.")] = None,
     layers: Annotated[
-        bool, typer.Option("--layers", help="Also find the first layer that departs from torch: a table per bundle and runtime.")
+        bool,
+        typer.Option(
+            "--layers", help="Also find the first layer whose error is over the tolerance: a table per bundle and runtime."
+        ),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -34,9 +37,8 @@ def parity(
 
     from export.cli.evaluation import load_evaluation
     from runtime.check.parity import check_parity
-    from runtime.report.terminal.cells import parity_table
-    from runtime.report.terminal.layer_parity import departure_table
-    from runtime.report.terminal.losses import losses_table
+    from runtime.report.terminal.cells import losses_table
+    from runtime.report.terminal.parity import layer_parity_table, parity_table
     from vitnla.common.errors import VerdictError
 
     chosen = targets(runtime, provider)
@@ -47,22 +49,22 @@ def parity(
         for done, (bundle, target) in enumerate(pairs):
             progress(done, len(pairs), f"{bundle.name} on {target.label}")
             rows.append(check_parity(bundle, target, threads=threads, evaluation=evaluation))
-    departures = _find_departures(pairs, threads) if layers else []
+    layer_parities = _check_layers(pairs, threads) if layers else []
     if json:
         record = {"rows": [{**row.model_dump(), "verdict": row.verdict} for row in rows]}
         record["losses"] = [
             {"bundle": bundle.name, **stage.model_dump()} for bundle in _each_once(pairs) for stage in bundle.manifest.losses
         ]
         if layers:
-            record["layers"] = [{**one.model_dump(), "steepest": one.steepest} for one in departures]
+            record["layers"] = [{**one.model_dump(), "steepest": one.steepest} for one in layer_parities]
         emit(record)
     else:
         console = Console()
         console.print(parity_table(rows))
         if any(bundle.manifest.losses for bundle in _each_once(pairs)):
             console.print(losses_table({bundle.name: bundle.manifest.losses for bundle in _each_once(pairs)}))
-        for one in departures:
-            console.print(departure_table(one))
+        for one in layer_parities:
+            console.print(layer_parity_table(one))
     if failed := [f"{row.bundle} on {row.runtime}" for row in rows if row.verdict == "not met"]:
         raise VerdictError(f"parity is not met: {', '.join(failed)}", "the table shows by how much, and on which runtime")
 
@@ -71,8 +73,8 @@ def _each_once(pairs: list[tuple[Bundle, Target]]) -> list[Bundle]:
     return list({bundle.folder: bundle for bundle, _ in pairs}.values())
 
 
-def _find_departures(pairs: list[tuple[Bundle, Target]], threads: int) -> list[Departure]:
-    from export.layer_parity import find_departure
+def _check_layers(pairs: list[tuple[Bundle, Target]], threads: int) -> list[LayerParity]:
+    from export.layer_parity import check_layer_parity
 
     found = []
     with status() as on_step:
@@ -81,5 +83,5 @@ def _find_departures(pairs: list[tuple[Bundle, Target]], threads: int) -> list[D
             def on_probe(part: str, where: str = f"{bundle.name} on {target.label}") -> None:
                 on_step(f"{where}: {part}")
 
-            found.append(find_departure(bundle, target, threads=threads, on_probe=on_probe))
+            found.append(check_layer_parity(bundle, target, threads=threads, on_probe=on_probe))
     return found

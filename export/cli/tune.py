@@ -85,10 +85,10 @@ def _say_answer(answer: Answer, request: Any) -> None:
     choice, accuracy = answer.choice, answer.bundle.manifest.accuracy
     cell = choice.cell
     if not choice.decomposed:
-        say(f"nothing decomposed is faster than {cell.title} within {request.max_drop:g} points: that is the answer")
+        say(f"nothing decomposed is faster than {cell.display_name} within {request.max_drop:g} points: that is the answer")
     say(
-        f"{answer.bundle.folder}: {cell.title} on {cell.runtime}, batch {cell.batch}, {answer.threads} threads: {cell.images_per_s:.0f} images/s, "
-        f"{_times(choice.speedup)} dense fp32 on {choice.fp32.runtime}, {_times(choice.gain)} the fastest dense one ({choice.dense.title} on "
+        f"{answer.bundle.folder}: {cell.display_name} on {cell.runtime}, batch {cell.batch}, {answer.threads} threads: {cell.images_per_s:.0f} images/s, "
+        f"{_times(choice.speedup)} dense fp32 on {choice.fp32.runtime}, {_times(choice.gain)} the fastest dense one ({choice.dense.display_name} on "
         f"{choice.dense.runtime})"
     )
     say(
@@ -110,7 +110,7 @@ def _record(answer: Answer) -> dict[str, Any]:
     choice, accuracy = answer.choice, answer.bundle.manifest.accuracy
     return {
         "bundle": str(answer.bundle.folder),
-        "label": choice.cell.title,
+        "label": choice.cell.display_name,
         "activations": choice.cell.activations,
         "method": choice.cell.method,
         "precision": choice.cell.precision,

@@ -24,7 +24,7 @@ def verify(
 
     from runtime.bundle.schema import open_bundle
     from runtime.check.bundle_check import self_check, verification_targets
-    from runtime.report.terminal.bundle_check import verification_table
+    from runtime.report.terminal.parity import verification_table
     from vitnla.common.errors import MissingDependencyError, VerdictError
 
     targets = verification_targets(runtime)

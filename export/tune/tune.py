@@ -112,7 +112,7 @@ def tune(request: TuneRequest, on_step: OnStep = lambda text: None) -> Answer:
     append_cells(request.folder / RESULTS, marked)
     winner = entry_of(choice.cell)
     loss = judge.loss(winner.case.bundle, winner.case.target)
-    bundle = factory.hand_over(winner.candidate, choice.cell.title, request.folder / ANSWER)
+    bundle = factory.hand_over(winner.candidate, choice.cell.display_name, request.folder / ANSWER)
     say(f"{bundle.name} on {winner.case.target.label}: test accuracy")
     test = data.split("test")
     with Classifier(bundle, winner.case.target, request) as classifier:

@@ -1,4 +1,4 @@
-"""The reference images as pictures: what an example shows and is checked with."""
+"""Convert reference inputs back into the pictures that an example shows and is checked with."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from runtime.bundle.schema import Bundle
 from vitnla.common.errors import InputError
 
 _LEVELS = 0.01
-"""Most that a restored pixel may be from a whole grey level; float32 rounding is far below."""
+"""Largest distance of a restored pixel from a whole grey level; float32 rounding is far below."""
 
 
 def reference_pictures(bundle: Bundle, settings: Settings) -> NDArray[np.uint8]:
-    """Pictures [N, H, W, C] that an app prepares into the reference inputs.
+    """Return the pictures, uint8 [N, H, W, C], that an app preprocesses into the reference inputs.
 
-    Where an app resizes to more than it keeps, a picture has that larger size, its edges repeated, so that the crop is exact.
+    Where an app crops, a picture has the size before the crop, its edges repeated, so that the crop is exact.
 
     Raises:
         InputError: the reference inputs are not what the bundle's preprocessing makes of pixels.
@@ -32,14 +32,14 @@ def reference_pictures(bundle: Bundle, settings: Settings) -> NDArray[np.uint8]:
     return np.pad(pixels, [(0, 0), *around, (0, 0)], mode="edge").astype(np.uint8)
 
 
-def clearest(logits: NDArray[np.float32]) -> int:
-    """Index of the row [N, classes] whose first class is furthest ahead of its second: no rounding turns that answer."""
+def widest_margin(logits: NDArray[np.float32]) -> int:
+    """Return the index of the row of [N, classes] with the widest margin of the first class over the second: rounding cannot change it."""
     ordered = np.sort(logits, axis=-1)
     return int(np.argmax(ordered[:, -1] - ordered[:, -2])) if ordered.shape[-1] > 1 else 0
 
 
 def png(picture: NDArray[np.uint8]) -> bytes:
-    """A picture [H, W, C], grey or RGB, as a PNG file."""
+    """Return a picture, uint8 [H, W, C], grey or RGB, as the bytes of a PNG file."""
     from PIL import Image
 
     stream = BytesIO()
@@ -48,11 +48,11 @@ def png(picture: NDArray[np.uint8]) -> bytes:
 
 
 def _restored(bundle: Bundle, images: NDArray[np.float32 | np.uint8], settings: Settings) -> NDArray[np.uint8]:
-    """Normalised images [N, C, H, W] back to the pixels [N, H, W, C] that they were."""
+    """Convert normalised images [N, C, H, W] back to their pixels, uint8 [N, H, W, C]."""
     mean, std = (np.reshape(numbers, (1, -1, 1, 1)) for numbers in (settings.mean, settings.std))
     levels = (images.astype(np.float64) * std + mean) * 255
     whole = levels.round().clip(0, 255)
     if not np.abs(levels - whole).max() <= _LEVELS:
-        found = f"{bundle.folder}: the reference images are not pixels that its preprocessing scaled"
-        raise InputError(found, "export the bundle again")
+        message = f"{bundle.folder}: the reference images are not pixels that its preprocessing scaled"
+        raise InputError(message, "export the bundle again")
     return np.ascontiguousarray(whole.astype(np.uint8).transpose(0, 2, 3, 1))

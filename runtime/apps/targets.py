@@ -1,4 +1,4 @@
-"""Which files make up the example of a target. They lie in `templates/`, as readable and lintable as they are handed out."""
+"""The files of each target's example. They are kept in `templates/` as they are written, so they can be read and linted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vitdeploy embed`: an example around a bundle, as a folder."""
+"""Write an example app around a bundle, as a folder (`vitdeploy embed`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from string import Template
 
-from runtime.apps.pictures import clearest, png, reference_pictures
+from runtime.apps.pictures import png, reference_pictures, widest_margin
 from runtime.apps.settings import Settings, settings_of
 from runtime.apps.targets import TARGETS, TEMPLATES
 from runtime.bundle.schema import MODEL, Bundle
@@ -28,7 +28,7 @@ class App(Record):
     expected: str
     """The label of the sample image."""
     start: str
-    """What to type in the folder."""
+    """The commands to start it, in its folder."""
 
 
 def write_app(bundle: Bundle, target: str, destination: Path, *, replace: bool = False) -> App:
@@ -46,7 +46,7 @@ def write_app(bundle: Bundle, target: str, destination: Path, *, replace: bool =
     chosen = TARGETS[target]
     settings = settings_of(bundle)
     _, answers = bundle.reference()
-    index = clearest(answers)
+    index = widest_margin(answers)
     label = settings.labels[int(answers[index].argmax())]
     sample = png(reference_pictures(bundle, settings)[index])
     expected = {"image": SAMPLE, "label": label, "answers": answers[index].tolist()}
@@ -67,7 +67,7 @@ def write_app(bundle: Bundle, target: str, destination: Path, *, replace: bool =
 
 
 def _words(bundle: Bundle, settings: Settings, label: str) -> dict[str, str]:
-    """What the README of an example says about its model."""
+    """Return the words about the model in the README of an example."""
     height, width = settings.resizing.crop
     return {
         "name": bundle.name,

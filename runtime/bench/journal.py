@@ -1,7 +1,7 @@
-"""What an unfinished bench keeps beside its results file, so that the same command goes on where it was interrupted.
+"""The journal of an unfinished bench, a file beside the results file from which the same command resumes after an interruption.
 
-Its name holds a digest of the plan, the machine and the versions: another bench never takes it for its own. A line is added for
-every step that is complete, a round of all cells above all: ratios pair cells by round, so half a round is of no use.
+Its name holds a digest of the plan, the machine and the versions, so another bench never reads it. A line is added for every step
+that is complete, such as a round of all cells: ratios pair cells by round, so half a round is of no use.
 """
 
 from __future__ import annotations
@@ -29,41 +29,43 @@ _HINT = "choose another --results-file"
 
 
 class Failure(Record):
-    """Why a cell has no result."""
+    """The reason why a cell has no result."""
 
     message: str
     hint: str
 
     @classmethod
     def of(cls, error: VitDeployError) -> Failure:
-        """The same, without what only a traceback needs."""
+        """Return the message and the hint of an error."""
         return cls(message=error.message, hint=error.hint)
 
 
-class Found(Record):
-    """What was searched for before a cell was measured."""
+class SearchResult(Record):
+    """The result of the search that precedes the measurement of a cell."""
 
     batch: int
     batch_search: tuple[BatchRate, ...] = ()
     rate: float | None = None
+    """Queries per second, of the server scenario."""
 
 
 class Step(Record):
-    """One line. Cells go by their place in the plan."""
+    """One line of the journal. Cells are named by their index in the plan."""
 
-    found: dict[int, Found] = Field(default_factory=dict)
+    found: dict[int, SearchResult] = Field(default_factory=dict)
+    """Results of searches. The key keeps its name, so that journals of earlier versions can still be resumed."""
     slices: dict[int, Slice] = Field(default_factory=dict)
-    """A round of every cell that still lived."""
+    """A round of every cell that had not failed."""
     scores: dict[int, Score] = Field(default_factory=dict)
     failures: dict[int, Failure] = Field(default_factory=dict)
 
 
 class Journal:
-    """The side file of one bench; it comes into being with its first step.
+    """The journal of one bench; the file is made by the first step.
 
     Args:
         path: the file.
-        on_cut: hears of a last line that was cut in the middle and left out.
+        on_cut: called with a notice where the last line was cut in the middle and left out.
     """
 
     def __init__(self, path: Path, on_cut: Callable[[str], None] = lambda notice: None) -> None:
@@ -73,7 +75,7 @@ class Journal:
             self.steps = tuple(read_records(path, Step, "vitdeploy bench", on_cut))
 
     def add(self, step: Step) -> None:
-        """Keep what is complete; it lies on the disk when this returns.
+        """Append a complete step; it is on disk when this returns.
 
         Raises:
             InputError: the file cannot be written.
@@ -81,18 +83,18 @@ class Journal:
         append_records(self.path, [step], _HINT)
 
     def remove(self) -> None:
-        """To be called when the cells are in the results file."""
+        """Remove the file. Call it when the cells are in the results file."""
         self.path.unlink(missing_ok=True)
 
     @property
     def rounds(self) -> int:
-        """Rounds that an earlier sitting finished."""
+        """Rounds that were complete before the interruption."""
         return sum(bool(step.slices) for step in self.steps)
 
 
 @contextlib.contextmanager
 def sole_writer(results: Path) -> Iterator[None]:
-    """Hold the results file for one bench: two of them would measure each other, and mix their rounds in one journal.
+    """Lock the results file for one bench: two of them would disturb each other, and mix their rounds in one journal.
 
     The lock is the system's, so a killed process leaves none, though its file stays until the next bench.
 
@@ -119,7 +121,7 @@ def sole_writer(results: Path) -> Iterator[None]:
 def open_journal(
     results: Path, plan: BenchPlan, evaluation: Evaluation | None, on_cut: Callable[[str], None] = lambda notice: None
 ) -> Journal:
-    """The journal of exactly this bench, with what an earlier sitting left in it."""
+    """Return the journal of exactly this bench, with the steps from before an interruption."""
     return Journal(results.with_name(f"{results.name}.{_digest(plan, evaluation)}.unfinished"), on_cut)
 
 

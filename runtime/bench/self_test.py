@@ -1,4 +1,4 @@
-"""The harness measures what is known: a runner of known delay and memory, and pairs of equals, which must come out as equal."""
+"""Test the bench itself: a runner of fixed delay and memory, and pairs of equals, for which it must find no difference."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from vitnla.common.schema import Record
 
 TOLERANCE, LEAST_EQUAL = 0.03, 0.95
 _RENEW = 10
-"""Trials of one pool of processes; each trial draws from it which are compared with which."""
+"""Trials with one pool of processes; each trial draws from it the pairs to compare."""
 
 
-class Known(Record):
-    """A known quantity and what was measured of it."""
+class KnownQuantity(Record):
+    """A known quantity and its measurement."""
 
     quantity: str
     expected: float
@@ -36,25 +36,26 @@ class Known(Record):
     ok: bool
 
     @classmethod
-    def of(cls, quantity: str, expected: float, measured: float) -> Known:
-        """Held to the tolerance of 3 %."""
+    def of(cls, quantity: str, expected: float, measured: float) -> KnownQuantity:
+        """Compare with the tolerance of 3 %."""
         deviation = measured / expected - 1
         return cls(quantity=quantity, expected=expected, measured=measured, deviation=deviation, ok=abs(deviation) <= TOLERANCE)
 
 
 class SelfTest(Record):
-    """The verdict on the harness on this machine, as it was loaded at that time."""
+    """The outcome on this machine, under its load at that time."""
 
     created: str
     command: str
-    known: tuple[Known, ...]
+    known: tuple[KnownQuantity, ...]
     aa_bundle: str
     aa_runtime: str
     aa_trials: int
     aa_rounds: int
     aa_processes: int
-    """Of each of the two in a comparison."""
+    """Processes of each of the two in a comparison."""
     aa_no_difference: int
+    """Trials whose verdict was neither faster nor slower."""
     aa_intervals_with_one: int
     """Trials whose 95 % interval held 1: about 95 of 100 where the rounds are independent."""
     aa_ratios: tuple[Ratio, ...]
@@ -74,10 +75,10 @@ def self_test(
     command: str = "",
     progress: Callable[[int, int, str], None] = lambda done, total, text: None,
 ) -> SelfTest:
-    """Measure the known runner and `trials` comparisons of a bundle with itself.
+    """Measure the fixed-delay runner and `trials` comparisons of a bundle with itself.
 
     Args:
-        bundle: what is compared with itself; the known runner takes its images.
+        bundle: what is compared with itself; the fixed-delay runner takes its images.
         target: what it runs on.
         threads: CPU threads.
         trials: comparisons.
@@ -92,7 +93,7 @@ def self_test(
         VitDeployError: the bundle cannot be run on the target.
     """
     progress(0, trials, f"a call of {DELAY_MS:g} ms, {ALLOCATED_MB} MiB")
-    known = _known(bundle, threads)
+    known = _measure_fixed_delay(bundle, threads)
     batch = bundle.fixed_batch or 1
     plan = BenchPlan(
         (bundle,), (target,), (batch,), threads, seconds=seconds, min_count=rounds, rounds=rounds, processes=processes
@@ -107,35 +108,37 @@ def self_test(
             for _ in range(min(_RENEW, trials - len(ratios))):
                 progress(len(ratios), trials, f"{bundle.name} on {target.label} against itself")
                 ratios.append(_trial(pool, plan, random.Random(len(ratios))))
-    equal = sum(ratio.verdict == "no difference" for ratio in ratios)
+    equal = sum(not ratio.differs for ratio in ratios)
     return SelfTest(
         created=datetime.now(UTC).isoformat(timespec="seconds"), command=command, known=known, aa_bundle=bundle.name,
         aa_runtime=target.label, aa_trials=trials, aa_rounds=rounds, aa_processes=processes, aa_no_difference=equal,
         aa_intervals_with_one=sum(ratio.low <= 1 <= ratio.high for ratio in ratios), aa_ratios=tuple(ratios),
-        ok=all(one.ok for one in known) and equal >= LEAST_EQUAL * trials, machine=machine_facts(),
+        ok=all(quantity.ok for quantity in known) and equal >= LEAST_EQUAL * trials, machine=machine_facts(),
     )  # fmt: skip
 
 
-def _known(bundle: Bundle, threads: int) -> tuple[Known, ...]:
-    plan = BenchPlan((bundle,), (Target("known"),), (bundle.fixed_batch or 1,), threads, seconds=3.0, min_count=100)
+def _measure_fixed_delay(bundle: Bundle, threads: int) -> tuple[KnownQuantity, ...]:
+    plan = BenchPlan((bundle,), (Target("fixed-delay"),), (bundle.fixed_batch or 1,), threads, seconds=3.0, min_count=100)
     (cell,) = run_bench(plan)
     if cell.error is not None or cell.latency_ms is None or cell.images_per_s is None or cell.peak_rss_mb is None:
-        raise VitDeployError(f"the known runner could not be measured: {cell.error or cell.warnings}", "see vitdeploy doctor")
+        raise VitDeployError(
+            f"the fixed-delay runner could not be measured: {cell.error or cell.warnings}", "see vitdeploy doctor"
+        )
     return (
-        Known.of("latency_ms", DELAY_MS, cell.latency_ms.p50),
-        Known.of("calls_per_s", 1000 / DELAY_MS, cell.images_per_s / cell.batch),
-        Known.of("peak_rss_mb", ALLOCATED_MB, cell.peak_rss_mb),
+        KnownQuantity.of("latency_ms", DELAY_MS, cell.latency_ms.p50),
+        KnownQuantity.of("calls_per_s", 1000 / DELAY_MS, cell.images_per_s / cell.batch),
+        KnownQuantity.of("peak_rss_mb", ALLOCATED_MB, cell.peak_rss_mb),
     )
 
 
 def _raise_first_error(cells: Iterable[Measured]) -> None:
-    for one in cells:
-        if one.error is not None:
-            raise one.error
+    for cell in cells:
+        if cell.error is not None:
+            raise cell.error
 
 
 def _trial(pool: Bench, plan: BenchPlan, generator: random.Random) -> Ratio:
-    """One comparison of two that are the same, by the very rounds and the very statistics of a bench."""
+    """Return one comparison of a bundle with itself, by the rounds and the statistics of a bench."""
     cells = list(enumerate(pool.cells))
     generator.shuffle(cells)
     rates: list[tuple[float, float]] = []
@@ -143,10 +146,10 @@ def _trial(pool: Bench, plan: BenchPlan, generator: random.Random) -> Ratio:
     for number, process in enumerate(processes):
         pair = cells[2 * process : 2 * process + 2]
         pool.run_round(number, pair, last=plan.rounds)
-        _raise_first_error(one for _, one in pair)
+        _raise_first_error(cell for _, cell in pair)
         rates.append((pair[0][1].rates[-1], pair[1][1].rates[-1]))
     ours, other = zip(*rates, strict=True)
-    found = stats.paired_ratio(ours, other, processes=processes)
-    if found is None:
+    interval = stats.paired_ratio(ours, other, processes=processes)
+    if interval is None:
         raise ValueError("a trial needs at least three rounds")
-    return Ratio(baseline=pool.cells[0].case.key, value=found.value, low=found.low, high=found.high)
+    return Ratio(baseline=pool.cells[0].case.key, **interval._asdict())

@@ -1,4 +1,4 @@
-"""The clock: how calls are timed, and when a warm-up is over. Raw samples are kept."""
+"""Time calls, keeping the raw samples, and decide when a warm-up is over."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ Clock = Callable[[], int]
 """Nanoseconds, monotonic."""
 
 PROCESSES = 5
-"""Of each cell, one after the other, wherever a ratio is to be quoted: two of one program may differ by some percent for life."""
+"""Processes of each cell, in succession, wherever a ratio is quoted: two of one program may differ by some percent for life."""
 _STABLE, _WINDOWS = 1.10, 3
 _SPIN_NS = 1_000_000  # a sleep may overshoot by a tenth of a millisecond: the last one is waited for awake
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Wall time of `count` calls, and of each of them where they were timed singly."""
+    """Wall time of `count` calls, and of each call where they were timed singly."""
 
     count: int
     elapsed_s: float
     samples_ms: tuple[float, ...] = ()
     busy_s: float = 0.0
-    """Of a timed queue: time spent in calls."""
+    """Seconds spent in calls, of a timed queue."""
     unserved: int = 0
-    """Of a timed queue: arrivals whose call had not begun at the time limit."""
+    """Arrivals whose call had not begun at the time limit, of a timed queue."""
 
 
 def time_calls(call: Callable[[], object], seconds: float, min_count: int, clock: Clock = time.perf_counter_ns) -> Timing:
-    """Call again and again until both a minimum time and a minimum count are reached, and time each call."""
+    """Call until both a minimum time and a minimum count are reached, and time each call."""
     samples: list[int] = []
     start = before = clock()
     while before - start < seconds * 1e9 or len(samples) < min_count:
@@ -46,7 +46,7 @@ def time_calls(call: Callable[[], object], seconds: float, min_count: int, clock
 def time_stream(
     consume: Callable[[Iterator[T]], object], item: T, seconds: float, min_count: int, clock: Clock = time.perf_counter_ns
 ) -> Timing:
-    """Offer `item` until both minima are reached, and time `consume`, which takes items as fast as it can, as a whole."""
+    """Offer `item` to `consume` until both minima are reached, and time the whole; `consume` takes items as fast as it can."""
     start, count = clock(), 0
 
     def offer() -> Iterator[T]:
@@ -74,7 +74,7 @@ def time_arrivals(
     clock: Clock = time.perf_counter_ns,
     wait_until: Callable[[int], None] = sleep_until,
 ) -> Timing:
-    """Serve queries one by one as they arrive. A latency runs from the scheduled arrival, so time in the queue counts.
+    """Serve queries in turn as they arrive. A latency counts from the scheduled arrival, so it includes the time in the queue.
 
     Args:
         call: serves one query.
@@ -100,7 +100,7 @@ def time_arrivals(
 
 
 def poisson_arrivals(rate: float, seconds: float, min_count: int, seed: int) -> list[float]:
-    """Times in seconds, ascending, of a Poisson process of `rate` per second: those before `seconds`, and `min_count` at the least."""
+    """Return times in seconds, ascending, of a Poisson process of `rate` per second: those before `seconds`, and at least `min_count`."""
     generator, times, now = random.Random(seed), list[float](), 0.0
     while True:
         now += generator.expovariate(rate)
@@ -112,7 +112,7 @@ def poisson_arrivals(rate: float, seconds: float, min_count: int, seed: int) -> 
 def warm_up(
     call: Callable[[], object], window_s: float = 0.2, max_windows: int = 25, clock: Clock = time.perf_counter_ns
 ) -> bool:
-    """Call until the mean times of the last three windows lie within 10 %; false if `max_windows` were not enough."""
+    """Call until the mean times of the last three windows lie within 10 %; return False if `max_windows` were not enough."""
     means: list[float] = []
     for _ in range(max_windows):
         window = time_calls(call, window_s, 3, clock)

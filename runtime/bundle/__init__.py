@@ -1,1 +1,1 @@
-"""The bundle: schema, opening, engines, and what an application calls."""
+"""The bundle: schema, opening, engines, and the API of an application."""

@@ -1,4 +1,4 @@
-"""What an application calls: open a bundle, open a session on it. No torch."""
+"""The API of an application: open a bundle, open a session on it. No torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def load_bundle(folder: str | Path) -> Bundle:
 def open_session(
     bundle: Bundle | str | Path, runtime: str = "ort", *, provider: str = "cpu", threads: int | None = None, batch: int = 1
 ) -> Session:
-    """A session whose `run` takes images as `bundle.manifest.input` says, and answers float32 [batch, classes].
+    """Return a session whose `run` takes images as in `bundle.manifest.input` and returns float32 [batch, classes].
 
     Args:
         bundle: an opened bundle, or its folder.
@@ -33,7 +33,7 @@ def open_session(
 
     Raises:
         InputError: the bundle is damaged, or the runtime is unknown or refuses the graph.
-        MissingDependencyError: the runtime cannot run here; says why and how to mend it.
+        MissingDependencyError: the runtime cannot run here; the error gives the reason and the remedy.
     """
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     return Target.parse(runtime, provider).open(opened, threads or len(usable_cpus()), batch)

@@ -1,4 +1,4 @@
-"""TensorRT engines in a bundle: what each was compiled for, and which of them fits a GPU."""
+"""Records of the TensorRT engines in a bundle: their targets, and the GPUs that they run on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIRST_GPU: dict[EnginePrecision, int] = {"fp32": 75, "fp16": 75, "bf16": 80, "in
 
 
 class BatchProfile(Record):
-    """Smallest, tuned-for and largest batch of an engine."""
+    """Smallest, optimal and largest batch size of an engine."""
 
     min: Annotated[int, Field(ge=1)]
     opt: int
@@ -53,13 +53,13 @@ class BatchProfile(Record):
 
 
 class LayerReport(Record):
-    """What the engine inspector says of an engine: what its graph became."""
+    """Layers of an engine, as TensorRT's engine inspector reports them."""
 
     layers: int
     """After fusion."""
     fused_attentions: int
     formats: dict[str, int]
-    """How many layers write each format, such as `Half`."""
+    """Number of layers that write each format, such as `Half`."""
 
 
 class EngineRecord(Record):
@@ -78,9 +78,9 @@ class EngineRecord(Record):
     """Layers of the network that was compiled, before the compiler fused any."""
     build_seconds: float
     graph_sha256: str
-    """Of the bundle's `model.onnx`."""
+    """SHA-256 of the bundle's `model.onnx`."""
     graph_max_rel: float
-    """Of the graph at this precision, in ONNX Runtime on the CPU: max |difference| from the fp32 torch logits / max |logit|."""
+    """Error of the graph at this precision, in ONNX Runtime on the CPU: max |difference| from the fp32 torch logits / max |logit|."""
     engine_sha256: str
     engine_bytes: int
     builder_optimization_level: int | None = None
@@ -88,12 +88,12 @@ class EngineRecord(Record):
     version_compatible: bool = False
     hardware_compatible: bool = False
     reused: bool = False
-    """Taken from the cache: compiled before, from the same graph for the same target. `build_seconds` is of that time."""
+    """True if it was taken from the cache of engines compiled from the same graph for the same target; `build_seconds` is of that build."""
     fusion: LayerReport | None = None
-    """None where there was no GPU to load the engine; the runner's facts tell it where there is."""
+    """None where there was no GPU to load the engine; elsewhere the runner's facts have it."""
 
     def runs_on(self, compute_capability: tuple[int, int]) -> bool:
-        """Whether a GPU of this compute capability can load the engine."""
+        """Return True if a GPU of this compute capability (major, minor) can load the engine."""
         number = 10 * compute_capability[0] + compute_capability[1]
         if self.capability == PORTABLE:
             return number >= max(_PORTABLE_FROM, FIRST_GPU[self.precision]) and number not in NOT_RTX
@@ -103,12 +103,12 @@ class EngineRecord(Record):
 
 
 def engine_path(library: Library, capability: str, precision: EnginePrecision) -> str:
-    """Where an engine lies inside its bundle; its sidecar has the suffix `.json` instead."""
+    """Return the path of an engine inside its bundle; its sidecar has the suffix `.json` instead."""
     return f"{ENGINES}/{library}-{capability}-{precision}.engine"
 
 
 def read_records(bundle: Path) -> tuple[EngineRecord, ...]:
-    """The sidecars of a bundle folder, by name.
+    """Return the sidecars of a bundle folder, by name.
 
     Raises:
         InputError: a sidecar is damaged.

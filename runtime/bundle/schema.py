@@ -1,4 +1,4 @@
-"""The bundle: a folder that describes itself. `export` writes it, everything else reads it through `open_bundle`."""
+"""The schema of a bundle, a self-describing folder. `export` writes it, everything else reads it through `open_bundle`."""
 
 from __future__ import annotations
 
@@ -39,30 +39,30 @@ class Parity(Record):
 
     @property
     def met(self) -> bool:
-        """Whether export may succeed."""
+        """True if the error is within the tolerance."""
         return self.max_rel <= self.tolerance
 
 
 class OnlineForm(Record):
-    """How the graph does a decomposition that torch does in every forward pass, for which ONNX has no operator."""
+    """The form in the graph of a decomposition that torch computes in every forward pass, for which ONNX has no operator."""
 
     kinds: tuple[str, ...]
     """`cholesky`, `pca`, `svd`, `tensor`."""
     form: Literal["omitted", "matmul"]
-    """`omitted`: nothing depends on it, so leaving it out is exact. `matmul`: a fixed number of matrix products."""
+    """`omitted`: no output depends on it, so leaving it out is exact. `matmul`: a fixed number of matrix products."""
     parity: Parity
     """The form against the exact one, both in torch; `Manifest.parity` is the graph against the exact one."""
 
 
 class Quantization(Record):
-    """How the linears of the graph were quantised, for which runtime, and what that did on the calibration images."""
+    """The quantisation of the linears of the graph, its target runtime, and its effect on the calibration images."""
 
     runtime: str
-    """The runtime that the scheme is made for; others run it, but maybe slowly."""
+    """The runtime that the scheme is made for; others run it, possibly slowly."""
     tool: str
     scheme: str
     images: int
-    """How many calibration images set the ranges; 0 where each run finds its own."""
+    """Number of calibration images that set the ranges; 0 for dynamic ranges."""
     quantized: int
     """Linears that were quantised."""
     kept_in_float: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ class TensorSpec(Record):
 
 
 class Embedded(Record):
-    """Preprocessing that the graph does itself, from uint8 pixels [batch, H, W, C] of the size that `Manifest.input` says."""
+    """Preprocessing inside the graph, from uint8 pixels [batch, H, W, C] of the size in `Manifest.input`."""
 
     output: Literal["logits", "probabilities"]
     grey_levels: float
@@ -90,7 +90,7 @@ class Embedded(Record):
 
 
 class Graph(Record):
-    """What the exported graph is made of: operator counts, and how many low-rank pairs survived simplification."""
+    """Operator counts of the exported graph, and the number of low-rank pairs after simplification."""
 
     opset: int
     operators: dict[str, int]
@@ -99,7 +99,7 @@ class Graph(Record):
 
 
 class Manifest(Record):
-    """Everything a reader of a bundle may want to know without opening another file."""
+    """The description of a bundle: its source, method, costs, accuracy, parity, inputs and outputs, and the hashes of its files."""
 
     schema_version: Literal[1] = 1
     name: str
@@ -122,18 +122,18 @@ class Manifest(Record):
     input: TensorSpec
     output: TensorSpec
     preprocessing: dict[str, Any]
-    """From images to what the model itself takes; `embedded` is set where the graph does this."""
+    """A `PreprocessingConfig` as JSON: from images to the input of the model; `embedded` is set where the graph does this."""
     embedded: Embedded | None = None
     labels: tuple[str, ...]
     accuracy: Accuracy
     losses: tuple[LossStage, ...] = ()
-    """What each step from the dense source to this model lost: decomposition, then precision, then runtime."""
+    """Accuracy lost by each step from the dense source to this model: decomposition, then precision, then runtime."""
     parity: Parity
-    """Of the graph before its precision was lowered; `precision_error` is that of the file that was written."""
+    """Parity of the graph before its precision was lowered; `precision_error` is that of the file that was written."""
     precision_error: float | None = None
     """Largest |logit - fp32 reference logit| / max |fp32 reference logit| of the lowered graph, over the reference images."""
     reference: Reference = "torch"
-    """Whose logits `reference.npz` holds and `parity` is about."""
+    """The source of the logits in `reference.npz`, with which `parity` compares."""
     online: OnlineForm | None = None
     distillation: Distillation | None = None
     graph: Graph
@@ -151,12 +151,12 @@ class Bundle:
 
     @property
     def name(self) -> str:
-        """The manifest's name, by which tables call this bundle."""
+        """The name in the manifest, which tables show."""
         return self.manifest.name
 
     @property
     def model_path(self) -> Path:
-        """The ONNX file."""
+        """Path of the ONNX file."""
         return self.folder / MODEL
 
     @property
@@ -167,26 +167,26 @@ class Bundle:
 
     @property
     def gives_probabilities(self) -> bool:
-        """Whether the graph's output is probabilities, not logits."""
+        """True if the graph's output is probabilities, not logits."""
         embedded = self.manifest.embedded
         return embedded is not None and embedded.output == "probabilities"
 
     def model_bytes(self) -> int:
-        """Size of the ONNX model on disk, external data included."""
+        """Return the size of the ONNX model on disk in bytes, external data included."""
         return sum(file.stat().st_size for file in self.folder.glob(f"{MODEL}*"))
 
     def engine_records(self) -> tuple[EngineRecord, ...]:
-        """What every engine of the bundle was compiled for."""
+        """Return the records of the bundle's engines."""
         return read_records(self.folder)
 
     def reference(self) -> tuple[NDArray[np.float32 | np.uint8], NDArray[np.float32]]:
-        """Eight reference inputs as `manifest.input` says, and the fp32 answers, as `manifest.output` says, of what
-        `manifest.reference` names."""
+        """Return eight reference inputs, shaped as in `manifest.input`, and the fp32 answers, shaped as in `manifest.output`, of
+        the reference that `manifest.reference` names."""
         with np.load(self.folder / REFERENCE, allow_pickle=False) as arrays:
             return arrays["images"], arrays["logits"]
 
     def dense_predictions(self) -> NDArray[np.int64]:
-        """Classes [N] that the dense fp32 source gave the images of `manifest.accuracy`, for agreement without torch."""
+        """Return the classes [N] that the dense fp32 source predicted for the images of `manifest.accuracy`."""
         with np.load(self.folder / PREDICTIONS, allow_pickle=False) as arrays:
             classes: NDArray[np.int64] = arrays["dense"]
         return classes
@@ -214,7 +214,7 @@ def open_bundle(folder: Path) -> Bundle:
 
 
 def find_bundles(folder: Path) -> tuple[Bundle, ...]:
-    """Every bundle directly inside a folder, by name; none where the folder does not exist."""
+    """Return every bundle directly inside a folder, by name; none where the folder does not exist."""
     return tuple(open_bundle(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}")))
 
 

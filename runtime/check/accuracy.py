@@ -1,4 +1,4 @@
-"""Accuracy on the runtime itself, and agreement with the dense torch model, without torch."""
+"""Score a runtime: accuracy, and agreement with the dense torch model, without torch."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Confidence = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A labelled split. `runtime` knows no data sets: whoever calls it brings the images, preprocessed as a bundle wants them.
+    """A labelled split. `runtime` has no data sets: the caller supplies the images, preprocessed for each bundle.
 
     Args:
-        fingerprint: of the first so many images and labels of the split, as `manifest.accuracy.fingerprint` has it. The
-            split may hold more than the N that are run, so that predictions for more or fewer images are still known.
+        fingerprint: returns that of the first N images and labels of the split, as in `manifest.accuracy.fingerprint`. The
+            split may hold more images than are run, so that stored predictions for more or fewer images still apply.
         labels: [N].
-        batches: gives the N images in order, in batches of any size, prepared as one bundle's `manifest.input` says.
+        batches: returns the N images in order, in batches of any size, prepared as in the bundle's `manifest.input`.
     """
 
     fingerprint: Callable[[int], str]
@@ -36,7 +36,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Score:
-    """What a bundle got right. What compares with the dense torch model is None where that saw other images."""
+    """The scores of a bundle. Those relative to the dense torch model are None where that was evaluated on other images."""
 
     images: int
     top1: Interval
@@ -46,14 +46,14 @@ class Score:
     gained: int | None
     """The reverse."""
     p_value: float | None
-    """McNemar's: how likely so uneven losses and gains are if neither model is better."""
+    """p-value of McNemar's exact test: could both models be equally often right?"""
     calibration_error: float
     """Expected, see `stats.calibration_error`."""
     warnings: tuple[str, ...] = ()
 
 
 def evaluate(infer: Callable[[Images], Logits], bundle: Bundle, evaluation: Evaluation) -> Score:
-    """Run every image of the split through `infer` and score the answers.
+    """Run every image of the split through `infer` and score the predictions.
 
     Raises:
         InputError: the batches do not hold one image per label.
@@ -63,8 +63,8 @@ def evaluate(infer: Callable[[Images], Logits], bundle: Bundle, evaluation: Eval
     parts = [_predictions(read(answer)) for answer in answers]
     predicted = np.concatenate([classes for classes, _ in parts]) if parts else np.empty(0, np.int64)
     if not len(predicted) or len(predicted) != len(evaluation.labels):
-        found = f"{len(predicted)} images and {len(evaluation.labels)} labels"
-        raise InputError(f"expected one image per label, got {found}", "check the evaluation data")
+        counts = f"{len(predicted)} images and {len(evaluation.labels)} labels"
+        raise InputError(f"expected one image per label, got {counts}", "check the evaluation data")
     confidence = np.concatenate([values for _, values in parts])
     known = bundle.manifest.accuracy
     if len(predicted) <= known.images and evaluation.fingerprint(known.images) == known.fingerprint:
@@ -74,7 +74,7 @@ def evaluate(infer: Callable[[Images], Logits], bundle: Bundle, evaluation: Eval
 
 
 def _predictions(values: NDArray[np.float64]) -> tuple[Classes, Confidence]:
-    """Classes [B] and their probabilities [B], of probabilities [B, classes]."""
+    """Return the classes [B] and their probabilities [B], of probabilities [B, classes]."""
     return values.argmax(axis=1), np.clip(values.max(axis=1), 0, 1)
 
 

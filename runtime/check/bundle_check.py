@@ -1,4 +1,4 @@
-"""Is a bundle whole, and does every runtime here compute with it what it was exported to compute?"""
+"""Check a bundle on every runtime: its reference inputs must give its reference outputs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Check(Record):
     verdict: Literal["met", "not met", "skipped"]
     tolerance: float | None = None
     max_rel: float | None = None
-    """Null where nothing was computed, or what was is not finite."""
+    """Null where nothing was computed, or the result is not finite."""
     reason: str | None = None
-    """Why it was skipped, or what went wrong."""
+    """The reason why it was skipped, or the failure."""
 
 
 def verification_targets(runtimes: list[str] | None) -> tuple[Target, ...]:
-    """The runtimes named, each once; by default all that are registered, whether they can run here or not.
+    """Return the runtimes named, each once; by default all that are registered, whether they can run here or not.
 
     Raises:
         InputError: a name is unknown.
@@ -48,14 +48,14 @@ def self_check(bundle: Bundle, target: Target, *, threads: int, required: bool) 
         bundle: an opened bundle, so its hashes are right.
         target: where to run it.
         threads: CPU threads.
-        required: whether a runtime that cannot run it is an error; else it is skipped, with the reason.
+        required: a runtime that cannot run it is an error; otherwise it is skipped, with the reason.
 
     Raises:
         MissingDependencyError: the runtime is required, and it cannot run here or has no engine for this bundle.
     """
     named = Check(bundle=bundle.name, bundle_path=str(bundle.folder), runtime=target.label, verdict="skipped")
     try:
-        return _judged(named, check_parity(bundle, target, threads=threads))
+        return _with_result(named, check_parity(bundle, target, threads=threads))
     except MissingDependencyError as error:
         if required:
             raise
@@ -64,6 +64,6 @@ def self_check(bundle: Bundle, target: Target, *, threads: int, required: bool) 
         return named.model_copy(update={"verdict": "not met", "reason": error.message})
 
 
-def _judged(check: Check, row: ParityRow) -> Check:
+def _with_result(check: Check, row: ParityRow) -> Check:
     update = {"verdict": row.verdict, "tolerance": row.tolerance, "max_rel": row.max_rel, "reason": row.error}
     return check.model_copy(update=update)

@@ -1,4 +1,7 @@
-"""Where in a network a runtime or a precision leaves the reference: the search, and what it found. Nothing here runs a model."""
+"""Layer-wise parity: the error of each part of a network against the reference, and the first part that is over the tolerance.
+
+Nothing here runs a model; `export.layer_parity` does.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,12 @@ from numpy.typing import NDArray
 
 from vitnla.common.schema import Record
 
+_ROUND_OFF = 1e-6
+"""Relative errors up to this are rounding, so where they grow most means nothing."""
 
-class LayerError(Record):
-    """The value of the residual stream, or of the output, after one part of the network, against the reference."""
+
+class LayerParityRow(Record):
+    """The error of the residual stream, or of the output, after one part of the network."""
 
     layer: str
     """`input`, `blocks.3`, or `output`."""
@@ -20,11 +26,11 @@ class LayerError(Record):
     relative_error: float | None
     """||value - reference|| / ||reference|| over all reference images; null where the value is not finite."""
     cosine: float | None
-    """Of the two as vectors."""
+    """Cosine of value and reference as vectors."""
 
 
-class Departure(Record):
-    """One bundle on one runtime, part by part."""
+class LayerParity(Record):
+    """The errors of one bundle on one runtime, part by part."""
 
     bundle: str
     runtime: str
@@ -32,58 +38,59 @@ class Departure(Record):
     reference: str
     """`torch fp32`, or `graph without optimisation` for a bundle that was made from an ONNX file."""
     tolerance: float
-    """A part has departed where its relative error is above this."""
-    layers: tuple[LayerError, ...]
+    """Largest relative error of a part."""
+    layers: tuple[LayerParityRow, ...]
     first: int | None
-    """Place in `layers` of the first that departed; null where none did."""
+    """Index in `layers` of the first part over the tolerance; null where none is."""
     probes: int
-    """How many runs, of one marked output each, it took to find `first`; the rest of the table took one more for each row. As many
-    as there are rows where bisection could not find it, since a later part took the error away again."""
+    """Runs, of one marked output each, that it took to find `first`; the rest of the table took one more per row. As many as there
+    are rows where bisection could not find it, since a later part took the error away again."""
 
     @property
     def steepest(self) -> int | None:
-        """Place in `layers` where the error grew most; null where no error is above a millionth, so nothing grew but round-off."""
+        """Index in `layers` where the error grew most; None where no error is above round-off."""
         errors = [np.inf if row.relative_error is None else row.relative_error for row in self.layers]
-        if max(errors, default=0.0) <= 1e-6:
+        if max(errors, default=0.0) <= _ROUND_OFF:
             return None
-        return max(range(len(errors)), key=lambda place: _rise(errors, place))
+        return max(range(len(errors)), key=lambda index: _growth(errors, index))
 
 
-def _rise(errors: Sequence[float], place: int) -> float:
-    before = errors[place - 1] if place else 0.0
-    return 0.0 if np.isinf(before) else errors[place] - before
+def _growth(errors: Sequence[float], index: int) -> float:
+    before = errors[index - 1] if index else 0.0
+    return 0.0 if np.isinf(before) else errors[index] - before
 
 
-def first_departure(count: int, departs: Callable[[int], bool]) -> int | None:
-    """Bisect for the first of `count` parts that departs, where all after it do too; asks at most 1 + log2(count) times, rounded up.
+def bisect_first(count: int, over: Callable[[int], bool]) -> int | None:
+    """Return the first of `count` parts that is over the tolerance, by bisection; None where the last part is not.
 
-    The last part is asked first: where the answer is right, nothing is searched for.
+    Right where every part after the first one is over as well. The last part is asked first, so a network without an error costs one
+    call; at most 1 + ceil(log2(count)) calls otherwise.
     """
-    if not departs(count - 1):
+    if not over(count - 1):
         return None
     low, high = 0, count - 1
     while low < high:
         middle = (low + high) // 2
-        if departs(middle):
+        if over(middle):
             high = middle
         else:
             low = middle + 1
     return high
 
 
-def layer_error(layer: str, part: str, value: NDArray[np.float32], reference: NDArray[np.float32]) -> LayerError:
-    """Compare two arrays of one shape."""
-    found, wanted = value.astype(np.float64).ravel(), reference.astype(np.float64).ravel()
-    if not np.isfinite(found).all():
-        return LayerError(layer=layer, part=part, relative_error=None, cosine=None)
+def layer_parity_row(layer: str, part: str, value: NDArray[np.float32], reference: NDArray[np.float32]) -> LayerParityRow:
+    """Compare two arrays of one shape, in float64."""
+    actual, wanted = value.astype(np.float64).ravel(), reference.astype(np.float64).ravel()
+    if not np.isfinite(actual).all():
+        return LayerParityRow(layer=layer, part=part, relative_error=None, cosine=None)
     length = max(float(np.linalg.norm(wanted)), float(np.finfo(np.float32).tiny))
-    both = length * float(np.linalg.norm(found))
-    cosine = float(found @ wanted) / both if both > 0 else 0.0
-    return LayerError(
-        layer=layer, part=part, relative_error=float(np.linalg.norm(found - wanted)) / length, cosine=min(cosine, 1.0)
+    lengths = length * float(np.linalg.norm(actual))
+    cosine = float(actual @ wanted) / lengths if lengths > 0 else 0.0
+    return LayerParityRow(
+        layer=layer, part=part, relative_error=float(np.linalg.norm(actual - wanted)) / length, cosine=min(cosine, 1.0)
     )
 
 
-def departs(row: LayerError, tolerance: float) -> bool:
-    """Whether a part is not finite, or further from the reference than the tolerance."""
+def is_over(row: LayerParityRow, tolerance: float) -> bool:
+    """Return True if a part is not finite, or further from the reference than the tolerance."""
     return row.relative_error is None or row.relative_error > tolerance

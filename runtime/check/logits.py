@@ -1,4 +1,4 @@
-"""How far two sets of logits are apart: pure functions on [N, classes]."""
+"""Compare two sets of logits [N, classes]: pure functions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runtime.runners.base import Logits
 
 
 def relative_error(logits: Logits, reference: Logits) -> float:
-    """max |logits - reference| / max |reference|; infinite where anything is not finite."""
+    """Return max |logits - reference| / max |reference|; infinity where any value is not finite."""
     if not (np.isfinite(logits).all() and np.isfinite(reference).all()):
         return float("inf")
     scale = max(float(np.abs(reference).max()), np.finfo(np.float32).tiny)
@@ -18,7 +18,7 @@ def relative_error(logits: Logits, reference: Logits) -> float:
 
 
 def least_cosine(logits: Logits, reference: Logits) -> float:
-    """The least cosine between rows of [N, classes]; 1 where both are zero."""
+    """Return the smallest cosine between rows of [N, classes]; 1 where both rows are zero."""
     ours, theirs = logits.astype(np.float64), reference.astype(np.float64)
     lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
     cosines = np.divide((ours * theirs).sum(axis=1), lengths, out=np.ones(len(ours)), where=lengths > 0)
@@ -26,16 +26,16 @@ def least_cosine(logits: Logits, reference: Logits) -> float:
 
 
 def mean_divergence(reference: Logits, logits: Logits) -> float:
-    """Mean KL divergence, in nats, of softmax(logits) from softmax(reference), both [N, classes]."""
+    """Return the mean KL divergence, in nats, of softmax(logits) from softmax(reference), both [N, classes]."""
     p, q = (log_softmax(values.astype(np.float64), axis=1) for values in (reference, logits))
     return float((np.exp(p) * (p - q)).sum(axis=1).mean())
 
 
 def probabilities(logits: Logits) -> NDArray[np.float64]:
-    """Class probabilities [N, classes]."""
+    """Return the class probabilities [N, classes], float64."""
     return np.asarray(softmax(logits.astype(np.float64), axis=1), np.float64)
 
 
 def as_log(values: Logits) -> Logits:
-    """Logarithms of probabilities [N, classes]: logits that have the same softmax. Zero becomes the least float32."""
+    """Return the logarithms of probabilities [N, classes]: logits with the same softmax. Zero counts as the smallest float32."""
     return np.asarray(np.log(np.maximum(values, np.finfo(np.float32).tiny)), np.float32)

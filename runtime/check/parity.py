@@ -1,4 +1,4 @@
-"""Does a runtime give the logits and the classes that the reference gave: torch, or the graph that was given?"""
+"""Compare the logits and classes of a runtime with those of the reference: torch, or the ONNX graph that was given."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ParityRow(Record):
     max_rel: float | None = None
     """Null where the logits are not finite or the runtime failed; `error` says which."""
     cosine: float | None = None
-    """The least over the reference images, of logits and reference."""
+    """Smallest cosine of logits and reference over the reference images."""
     divergence: float | None = None
     """Mean KL(reference || runtime) of the class probabilities over the reference images, nats."""
     reference_images: int = 0
@@ -49,7 +49,7 @@ class ParityRow(Record):
     gained: int | None = None
     """The reverse."""
     p_value: float | None = None
-    """Of McNemar's exact test of lost against gained."""
+    """p-value of McNemar's exact test of lost against gained."""
     calibration_error: float | None = None
     """Expected calibration error, 15 bins."""
     warnings: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class ParityRow(Record):
 
     @property
     def verdict(self) -> Literal["met", "not met"]:
-        """Whether the logits are within the tolerance. Accuracy is information, not verdict."""
+        """`met` if the logits are within the tolerance. Accuracy does not count."""
         return "met" if self.max_rel is not None and self.max_rel <= self.tolerance else "not met"
 
 
@@ -102,11 +102,11 @@ def check_parity(
 def _compare(worker: Worker, bundle: Bundle) -> dict[str, Any]:
     images, reference = bundle.reference()
     logits = worker.infer(images)
-    found = relative_error(logits, reference)
+    max_rel = relative_error(logits, reference)
     known: dict[str, Any] = {"reference_images": len(images)}
-    if not np.isfinite(found):
+    if not np.isfinite(max_rel):
         return {**known, "error": "the logits hold NaN or infinity"}
-    known |= {"max_rel": found, "cosine": least_cosine(logits, reference)}
+    known |= {"max_rel": max_rel, "cosine": least_cosine(logits, reference)}
     if bundle.gives_probabilities:
         return {**known, "divergence": mean_divergence(as_log(reference), as_log(logits))}
     return {**known, "divergence": mean_divergence(reference, logits)}

@@ -1,1 +1,1 @@
-"""What a result was measured on, and advice about what slows it down."""
+"""Facts about the machine of a result, and advice about its speed."""

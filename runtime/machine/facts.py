@@ -1,4 +1,4 @@
-"""What a result was measured on. No host name, no user, no path."""
+"""Describe the machine that a result was measured on, without host name, user or paths."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FLAGS = (
 
 
 def machine_facts() -> dict[str, Any]:
-    """Processor, memory, system, GPUs and package versions, as JSON values."""
+    """Return processor, memory, system, GPUs and package versions, as JSON values."""
     model, flags = _processor()
     return {
         "cpu": model,
@@ -40,7 +40,7 @@ def machine_facts() -> dict[str, Any]:
 
 
 def usable_cores() -> int:
-    """Logical cores that this process may run on."""
+    """Return the number of logical cores that this process may run on."""
     return len(usable_cpus())
 
 
@@ -59,18 +59,18 @@ def _field(line: str) -> tuple[str, str]:
 
 
 def _versions() -> dict[str, str]:
+    versions = {}
     runtimes = known_traits().values()
-    found = {}
-    for package in (*_PACKAGES, *(name for one in runtimes for name in (*one.packages, *one.quantizer_packages))):
+    for package in (*_PACKAGES, *(name for traits in runtimes for name in (*traits.packages, *traits.quantizer_packages))):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _gpus() -> list[dict[str, Any]]:
-    """NVIDIA GPUs through NVML; none where its bindings or the driver are absent."""
+    """Return the NVIDIA GPUs that NVML reports; none where its bindings or the driver are absent."""
     if importlib.util.find_spec("pynvml") is None:
         return []
     import pynvml

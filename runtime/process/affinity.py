@@ -1,4 +1,4 @@
-"""The logical processors that this process may run on: set once, for every thread, and read back."""
+"""Set and read the logical processors that this process may run on."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ _THREADS = Path("/proc/self/task")
 
 
 def usable_cpus() -> tuple[int, ...]:
-    """Numbers of the logical processors that this process may run on; all of them where the system does not say (macOS, Windows)."""
+    """Return the numbers of the logical processors that this process may run on; all of them where the system does not say (macOS, Windows)."""
     if hasattr(os, "sched_getaffinity"):
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(os.cpu_count() or 1))
 
 
 def restrict(cpus: Collection[int]) -> tuple[int, ...]:
-    """Bind every thread of this process, and all that it will start, to `cpus`.
+    """Bind every thread of this process, and those that it starts later, to `cpus`.
 
     Returns:
-        What the system says afterwards: elsewhere than on Linux, all processors, whatever was asked for.
+        The processors that it may run on afterwards. Elsewhere than on Linux these are all, whatever was asked for.
     """
     if hasattr(os, "sched_setaffinity"):
         # The call binds one thread, and libraries that are imported already have theirs.

@@ -1,6 +1,6 @@
-"""The driver's side of any child process that answers requests: a time limit on each, and no child left behind.
+"""The driver's side of a child process that answers requests: each has a time limit, and no child outlives the driver.
 
-The other side is `runtime.process.server`, which also says what a request and an answer are.
+The other side is `runtime.process.server`, which defines requests and answers.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Child:
         return self._process.pid
 
     def close(self) -> None:
-        """Let the child end by itself, then make sure that it has. May be called again."""
+        """Let the child end by itself, and kill it where it does not within 5 s. May be called again."""
         assert self._process.stdin is not None  # for the type checker: it is a pipe
         try:
             self._process.stdin.close()
@@ -71,7 +71,7 @@ class Child:
         self._scratch.cleanup()
 
     def kill(self) -> None:
-        """End the child and what it started, now."""
+        """Kill the child and the processes that it started."""
         if self._process.poll() is None:
             if sys.platform == "win32":
                 self._process.kill()
@@ -92,8 +92,8 @@ class Child:
 
         Raises:
             WorkerError: the child crashed, hung, or met a bug.
-            InputError: it says so.
-            MissingDependencyError: it says so.
+            InputError: the child reported one.
+            MissingDependencyError: the child reported one.
         """
         assert self._process.stdin is not None  # for the type checker: it is a pipe
         limit = self._timeout_s + extra_s
@@ -112,10 +112,10 @@ class Child:
         if "result" in reply:
             result: dict[str, Any] = reply["result"]
             return result
-        found = reply["error"]
-        if found["type"] in _ERRORS:
-            raise _ERRORS[found["type"]](found["message"], found["hint"])
-        raise self._failed(f"'{command}' failed: {found['message']}")
+        failure = reply["error"]
+        if failure["type"] in _ERRORS:
+            raise _ERRORS[failure["type"]](failure["message"], failure["hint"])
+        raise self._failed(f"'{command}' failed: {failure['message']}")
 
     def _crashed(self, command: str) -> WorkerError:
         code = self._process.wait()
@@ -132,7 +132,7 @@ class Child:
 
 
 def _pump(stream: IO[bytes], answers: queue.SimpleQueue[bytes]) -> None:
-    """Pass lines on; an empty one says that the child has closed its end."""
+    """Put the lines of a stream into a queue; an empty one at the end of the stream."""
     with stream:
         for line in stream:
             answers.put(line)

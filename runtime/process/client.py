@@ -18,7 +18,7 @@ _MIB = 1 << 20
 
 
 class Slice(Record):
-    """One turn of one cell: images done in seconds of wall time, and raw latencies in milliseconds (none when offline)."""
+    """One round of one cell: images, seconds of wall time, and raw latencies in milliseconds (none when offline)."""
 
     images: int
     elapsed_s: float
@@ -32,7 +32,7 @@ class Slice(Record):
 
     @property
     def images_per_s(self) -> float:
-        """Throughput by wall clock."""
+        """Images per second of wall time."""
         return self.images / self.elapsed_s
 
 
@@ -49,15 +49,15 @@ class Worker(Child):
         self._wanted_cpus = None if cpus is None else sorted(cpus)
 
     def bind(self) -> tuple[int, ...]:
-        """Keep to the processors that were asked for: those that it may run on afterwards. To be called before all else."""
+        """Bind to the processors asked for and return those that it may run on afterwards. Call it first."""
         return tuple(self.ask("bind", cpus=self._wanted_cpus)["cpus"])
 
     def load(self, runner: str, bundle: Bundle, options: RunOptions) -> dict[str, Any]:
-        """Open a bundle: `load_s`, `first_inference_ms` and `facts`."""
+        """Open a bundle; return `load_s`, `first_inference_ms` and `facts`."""
         return self.ask("load", runner=runner, bundle=str(bundle.folder.absolute()), options=asdict(options))
 
     def warm_up(self) -> bool:
-        """Run until the speed is stable; false if it never was."""
+        """Run until the speed is stable; return False if it never was."""
         return bool(self.ask("warm_up")["stable"])
 
     def measure(self, scenario: Scenario, seconds: float, min_count: int, rate: float | None = None, seed: int = 0) -> Slice:
@@ -69,7 +69,7 @@ class Worker(Child):
         return Slice.model_validate(answer)
 
     def infer(self, images: Images) -> Logits:
-        """Logits [N, classes] of images [N, C, H, W], in batches of the size the session was opened for."""
+        """Return the logits [N, classes] of images [N, C, H, W], in batches of the size that the session was opened for."""
         source, target = self.folder / "images.npy", self.folder / "logits.npy"
         np.save(source, images, allow_pickle=False)
         self.ask("infer", source=str(source), target=str(target))
@@ -77,9 +77,9 @@ class Worker(Child):
         return logits
 
     def memory_mb(self, runner: str, bundle: Bundle, options: RunOptions) -> tuple[float, float | None]:
-        """Peak resident MiB above the imported libraries, of loading and running, and GPU MiB held afterwards, where known.
+        """Return the peak resident MiB of loading and running above the imported libraries, and the GPU MiB held afterwards, if known.
 
-        To be asked of a fresh worker, once.
+        Call it once, on a fresh worker.
         """
         result = self.ask("peak_memory", runner=runner, bundle=str(bundle.folder.absolute()), options=asdict(options))
         device = result["device"]

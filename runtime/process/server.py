@@ -19,7 +19,7 @@ Answer = dict[str, Any]
 
 
 def serve(commands: dict[str, Callable[..., Answer]]) -> None:
-    """Answer requests by the functions named, until stdin ends."""
+    """Answer requests with the functions named, until stdin ends."""
     with _protocol_stream() as stream:
         for line in sys.stdin:
             stream.write(json.dumps(answer(commands, line)) + "\n")
@@ -27,7 +27,7 @@ def serve(commands: dict[str, Callable[..., Answer]]) -> None:
 
 
 def answer(commands: dict[str, Callable[..., Answer]], line: str) -> dict[str, Any]:
-    """Run one request. Every exception becomes an error answer, since the driver must go on with the other cells."""
+    """Run one request and return its answer. Every exception becomes an error answer, since the driver goes on with other cells."""
     try:
         request = json.loads(line)
         return {"result": commands[request.pop("command")](**request)}
@@ -39,7 +39,7 @@ def answer(commands: dict[str, Callable[..., Answer]], line: str) -> dict[str, A
 
 
 def _protocol_stream() -> TextIO:
-    """The real stdout, for answers alone: whatever libraries print to file descriptor 1 goes to stderr from here on."""
+    """Return a stream to the real stdout for answers alone; from here on, file descriptor 1 is stderr, for whatever libraries print."""
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return stream

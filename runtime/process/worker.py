@@ -1,4 +1,4 @@
-"""One measured process: `python -m runtime.process.worker`. It serves requests as `runtime.process.server` says; `worker_client` is the other side.
+"""One measured process: `python -m runtime.process.worker`. The protocol is that of `runtime.process.server`; `client` is the other side.
 
 Arrays travel as .npy files whose paths are in the request.
 """
@@ -16,7 +16,6 @@ from runtime.bench.timing import poisson_arrivals, time_arrivals, time_calls, ti
 from runtime.bundle.schema import Bundle, open_bundle
 from runtime.process import memory
 from runtime.process.affinity import restrict, usable_cpus
-from runtime.process.device_memory import held_by_this_process
 from runtime.process.server import Answer, serve
 from runtime.runners.base import Images, Runner, RunOptions, Session
 from runtime.runners.batches import run_in_batches
@@ -27,34 +26,34 @@ _MEMORY_RUNS = 3
 
 
 class Commands:
-    """What a worker can be asked. It holds one session; methods take and return JSON values."""
+    """The commands of a worker, which holds one session. Methods take and return JSON values."""
 
     def __init__(self) -> None:
         self._session: Session | None = None
         self._images: Images | None = None
 
     def bind(self, cpus: list[int] | None) -> Answer:
-        """Keep to these logical processors, or leave all as it is: those that it runs on afterwards."""
+        """Bind to these logical processors, or to none; return those that it may run on afterwards."""
         return {"cpus": usable_cpus() if cpus is None else restrict(cpus)}
 
     def load(self, runner: str, bundle: str, options: dict[str, Any]) -> Answer:
-        """Open the bundle and run it once: time to load (imports excluded), time of the first inference, the session's facts."""
-        found, opened, run_options = _open(runner, bundle, options)
+        """Open the bundle and run it once; return load time (s, without imports), first inference (ms) and the session's facts."""
+        loader, opened, run_options = _open(runner, bundle, options)
         self._images = _batch(opened, run_options.batch)
         start = time.perf_counter_ns()
-        self._session = found.load(opened, run_options)
+        self._session = loader.load(opened, run_options)
         loaded = time.perf_counter_ns()
         self._session.run(self._images)
         first = time.perf_counter_ns()
         return {"load_s": (loaded - start) / 1e9, "first_inference_ms": (first - loaded) / 1e6, "facts": self._session.facts()}
 
     def warm_up(self) -> Answer:
-        """Run until the speed is stable: whether it became so."""
+        """Run until the speed is stable; return whether it became so."""
         session, images = self._loaded()
         return {"stable": warm_up(lambda: session.run(images))}
 
     def measure(self, scenario: str, seconds: float, min_count: int, rate: float | None, seed: int) -> Answer:
-        """Run for at least `seconds` and `min_count` calls: images, wall time, and each call's latency unless offline.
+        """Run for at least `seconds` and `min_count` calls; return images, wall time, and each call's latency unless offline.
 
         With a `rate` (server), calls begin as queries arrive, by a Poisson process drawn from `seed`.
         """
@@ -73,21 +72,21 @@ class Commands:
         }  # fmt: skip
 
     def infer(self, source: str, target: str) -> Answer:
-        """Logits of the images in the .npy file `source`, in batches of the size the session was opened for, into `target`."""
+        """Write the logits [N, classes] of the images in the .npy file `source` to `target`, in batches of the opened size."""
         session, opened_for = self._loaded()
         images, size = np.load(source, allow_pickle=False), len(opened_for)
         np.save(target, run_in_batches(session, images, size), allow_pickle=False)
         return {"images": len(images)}
 
     def peak_memory(self, runner: str, bundle: str, options: dict[str, Any]) -> Answer:
-        """Load and run in this fresh process: peak resident bytes above the imported libraries and the input, and GPU memory."""
-        found, opened, run_options = _open(runner, bundle, options)
+        """Load and run in this fresh process; return peak resident bytes above imports and input, and bytes of GPU memory."""
+        loader, opened, run_options = _open(runner, bundle, options)
         images = _batch(opened, run_options.batch)
         baseline, reset = memory.resident(), memory.reset_peak()
-        session = found.load(opened, run_options)
+        session = loader.load(opened, run_options)
         for _ in range(_MEMORY_RUNS):
             session.run(images)
-        peak, device = memory.peak(), held_by_this_process()
+        peak, device = memory.peak(), memory.held_on_gpus()
         session.close()
         return {"above_baseline": peak - baseline, "baseline": baseline, "peak_was_reset": reset, "device": device}
 
@@ -104,14 +103,14 @@ class Commands:
 
 
 def _open(name: str, folder: str, options: dict[str, Any]) -> tuple[Runner, Bundle, RunOptions]:
-    found = runner(name)
-    found.availability().require(name)
-    found.imports()
-    return found, open_bundle(Path(folder)), RunOptions(**options)
+    loader = runner(name)
+    loader.availability().require(name)
+    loader.imports()
+    return loader, open_bundle(Path(folder)), RunOptions(**options)
 
 
 def _batch(bundle: Bundle, size: int) -> Images:
-    """A batch of real images: the bundle's reference inputs, repeated as often as needed."""
+    """Return a batch of real images: the bundle's reference inputs, repeated as often as needed."""
     images = bundle.reference()[0]
     return np.ascontiguousarray(images[list(itertools.islice(itertools.cycle(range(len(images))), size))])
 

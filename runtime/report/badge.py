@@ -1,11 +1,11 @@
-"""A badge for a README: the largest speed-up within one point of top-1, and what it costs."""
+"""Draw a badge for a README: the largest speed-up within one point of top-1, and its loss."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from runtime.report.grouping import sections
 from runtime.report.headline import best_within, drop
-from runtime.report.html.sections import sections
 from runtime.report.html.templates import fill
 from runtime.results.schema import Cell
 from vitnla.common.errors import InputError
@@ -16,7 +16,7 @@ _GAIN, _NONE = "#1d7f5c", "#5c6570"
 
 
 def to_badge(cells: Sequence[Cell]) -> str:
-    """One SVG 20 pixels high.
+    """Return an SVG 20 pixels high.
 
     Raises:
         InputError: the cells are of several runs or machines, of which no one figure can be given.

@@ -1,4 +1,4 @@
-"""The environment box: what is known of the machine and of each runtime, as lines of text."""
+"""List the recorded facts of the machine and of each runtime as lines of text."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ _NAMES = ("gpu", "cpu", "cpu_model", "processor", "platform", "os")
 
 
 def machine_name(machine: dict[str, Any]) -> str:
-    """A short name: its GPU, else its processor, else what else is known of it."""
+    """Return a short name: its GPU, else its processor, else its platform or system."""
     return next((str(machine[key]) for key in _NAMES if machine.get(key)), "machine not described")
 
 
 def machine_facts(machine: dict[str, Any]) -> Facts:
-    """Every recorded fact, nested ones by dotted name."""
+    """Return every recorded fact; nested ones have dotted names."""
     return list(_lines(machine))
 
 
 def runtime_facts(cells: Iterable[Cell]) -> list[tuple[str, Facts]]:
-    """What each runtime really used. Where its cells differ in a fact, all its values are listed."""
-    found: dict[str, dict[str, dict[str, None]]] = {}
+    """Return the facts of each runtime and precision. Where its cells differ in a fact, all values are listed."""
+    runtimes: dict[str, dict[str, dict[str, None]]] = {}
     for cell in cells:
-        facts = found.setdefault(f"{cell.runtime}, {cell.precision}", {})
+        facts = runtimes.setdefault(f"{cell.runtime}, {cell.precision}", {})
         for name, text in _lines(cell.facts):
             facts.setdefault(name, {})[text] = None
-    return [(runtime, [(name, " · ".join(values)) for name, values in facts.items()]) for runtime, facts in found.items()]
+    return [(runtime, [(name, " · ".join(values)) for name, values in facts.items()]) for runtime, facts in runtimes.items()]
 
 
 def _lines(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

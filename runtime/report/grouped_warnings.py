@@ -1,4 +1,4 @@
-"""Warnings grouped by kind: those that differ only in their numbers are one, and its numbers become ranges."""
+"""Group the warnings of cells by kind: texts that differ only in numbers are one kind, and the numbers become ranges."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ _FEW = 2
 
 
 @dataclass(frozen=True)
-class Notice:
+class WarningGroup:
     """One kind of warning."""
 
     text: str
     """With a range in place of each number that differs: `latency varies by 19.6% to 43.9%, above 2.5%`."""
     cells: dict[str, str]
-    """The keys of the cells concerned, each with its own numbers where these differ."""
-    whole: bool
-    """Whether it concerns every cell."""
+    """Display keys of the cells concerned, each with its own numbers where these differ."""
+    everywhere: bool
+    """True if it concerns every cell."""
 
     @property
     def extent(self) -> str:
-        """Whom it concerns: every cell, their names where they are few, or their count."""
-        if self.whole and len(self.cells) > _FEW:
+        """The cells concerned: all, their keys where they are few, or their count."""
+        if self.everywhere and len(self.cells) > _FEW:
             return f"all {len(self.cells)} cells"
         return ", ".join(self.cells) if len(self.cells) <= _FEW else f"{len(self.cells)} cells"
 
 
-def notices(cells: Sequence[Cell]) -> list[Notice]:
-    """Group the warnings of the cells that ran, in order of first appearance."""
+def group_warnings(cells: Sequence[Cell]) -> list[WarningGroup]:
+    """Return the kinds of warnings of the cells that ran, in order of first appearance."""
     groups: dict[str, dict[str, list[str]]] = {}
     ran = [cell for cell in cells if cell.error is None]
     for cell in ran:
         for text in cell.warnings:
-            groups.setdefault(_NUMBER.sub("\0", text), {})[cell.key] = _NUMBER.findall(text)
-    return [_notice(stem.split("\0"), found, len(found) == len(ran)) for stem, found in groups.items()]
+            groups.setdefault(_NUMBER.sub("\0", text), {})[cell.display_key] = _NUMBER.findall(text)
+    return [_group(stem.split("\0"), numbers, len(numbers) == len(ran)) for stem, numbers in groups.items()]
 
 
-def _notice(fixed: Sequence[str], found: dict[str, list[str]], whole: bool) -> Notice:
-    columns = list(zip(*found.values(), strict=True))
-    differing = [place for place, numbers in enumerate(columns) if len(set(numbers)) > 1]
+def _group(fixed: Sequence[str], numbers: dict[str, list[str]], everywhere: bool) -> WarningGroup:
+    columns = list(zip(*numbers.values(), strict=True))
+    differing = [index for index, column in enumerate(columns) if len(set(column)) > 1]
     text = "".join(part + number for part, number in zip(fixed, [*map(_range, columns), ""], strict=True))
-    return Notice(text, {key: ", ".join(numbers[place] for place in differing) for key, numbers in found.items()}, whole)
+    return WarningGroup(text, {key: ", ".join(own[index] for index in differing) for key, own in numbers.items()}, everywhere)
 
 
 def _range(numbers: Iterable[str]) -> str:

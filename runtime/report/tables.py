@@ -1,4 +1,4 @@
-"""The columns of a table of cells, stated once, and the same table as Markdown and CSV."""
+"""Define the columns of a table of cells, and write the table as Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from runtime.report.html.sections import sections
-from runtime.report.numbers import MISSING, percent, significant, times
+from runtime.report.grouping import full_names, sections
+from runtime.report.text import MISSING, percent, significant, times
 from runtime.results.schema import Cell
 from runtime.results.statistics import unsteadiness, variation
 
 Value = str | float | None
+INCONCLUSIVE_MARK = "?"
+"""Follows a ratio whose interval is too wide to tell a difference."""
 
 
 @dataclass(frozen=True)
@@ -37,28 +39,37 @@ def _number(
 
 
 def ratio_text(cell: Cell) -> str:
-    """Speed against the baseline with its interval, `1.42× [1.38, 1.46]`."""
+    """Return the speed against the baseline with its interval, `1.42× [1.38, 1.46]`."""
     return f"{times(cell.ratio.value)} [{cell.ratio.low:.2f}, {cell.ratio.high:.2f}]" if cell.ratio else MISSING
 
 
+def is_inconclusive(cell: Cell) -> bool:
+    """Return True if the interval of the cell's ratio is too wide to tell a difference."""
+    return cell.ratio is not None and cell.ratio.verdict == "inconclusive"
+
+
+def _marked_ratio_text(cell: Cell) -> str:
+    return f"{ratio_text(cell)} {INCONCLUSIVE_MARK}" if is_inconclusive(cell) else ratio_text(cell)
+
+
 def verdict_text(cell: Cell) -> str:
-    """Faster, slower, or no difference where the interval spans 1."""
+    """Return `faster`, `slower`, `no difference` or `inconclusive`."""
     return cell.ratio.verdict if cell.ratio else MISSING
 
 
 def top1_half(cell: Cell) -> float | None:
-    """Half the width of the interval of top-1, a fraction."""
+    """Return half the width of the interval of top-1, a fraction."""
     return None if cell.top1_low is None or cell.top1_high is None else (cell.top1_high - cell.top1_low) / 2
 
 
 def top1_text(cell: Cell) -> str:
-    """Top-1 in per cent with half the width of its interval."""
+    """Return top-1 in per cent with half the width of its interval."""
     half = top1_half(cell)
     return percent(cell.top1) if half is None else f"{percent(cell.top1)} ± {percent(half)}"
 
 
 def bound_text(cell: Cell) -> str:
-    """The bound on p99 in ms, and whether it held."""
+    """Return the bound on p99 in ms, and whether it was met."""
     if cell.server is None or cell.server.p99_bound_ms is None:
         return MISSING
     held = {True: "met", False: "missed", None: "not judged"}[cell.server.met]
@@ -66,19 +77,19 @@ def bound_text(cell: Cell) -> str:
 
 
 def unsteady_text(cell: Cell) -> str:
-    """How far the measurement varied and drifted, where that is worth a warning: `CV 9.6 %, drift -12 %`."""
+    """Return variation and drift of the measurement where they are over their limits, such as `CV 9.6 %, drift -12 %`."""
     if cell.server is not None:  # the arrivals are meant to vary
         return MISSING
-    found = unsteadiness(cell.samples_ms, cell.rounds_images_per_s)
-    words = [] if found.variation is None else [f"CV {percent(found.variation, 1)} %"]
-    words += [] if found.drift is None else [f"drift {100 * found.drift:+.0f} %"]
+    unsteady = unsteadiness(cell.samples_ms, cell.rounds_images_per_s)
+    words = [] if unsteady.variation is None else [f"CV {percent(unsteady.variation, 1)} %"]
+    words += [] if unsteady.drift is None else [f"drift {100 * unsteady.drift:+.0f} %"]
     return ", ".join(words) or MISSING
 
 
 COLUMNS: dict[str, Column] = {
     column.key: column
     for column in (
-        _words("bundle", "Bundle", lambda cell: cell.title),
+        _words("bundle", "Bundle", lambda cell: cell.display_name),
         _words("runtime", "Runtime", lambda cell: cell.runtime),
         _words("precision", "Precision", lambda cell: cell.precision),
         Column(
@@ -95,7 +106,7 @@ COLUMNS: dict[str, Column] = {
             lambda value: percent(value, 0),
         ),
         _number("images_per_s", "Images/s", lambda cell: cell.images_per_s),
-        Column("ratio", "Speed vs baseline", ratio_text, lambda cell: cell.ratio.value if cell.ratio else None),
+        Column("ratio", "Speed vs baseline", _marked_ratio_text, lambda cell: cell.ratio.value if cell.ratio else None),
         _words("verdict", "Verdict", verdict_text),
         Column("top1", "Top-1 %", top1_text, lambda cell: cell.top1),
         _number("agreement", "Agree %", lambda cell: cell.agreement, percent),
@@ -113,16 +124,20 @@ COLUMNS: dict[str, Column] = {
 }
 
 
+_UNIFORM = ("scenario", "precision", "activations")
+"""Columns that say nothing where every cell has the same."""
+
+
 def columns_for(
     cells: Sequence[Cell], keys: Iterable[str] = tuple(COLUMNS), columns: Mapping[str, Column] = COLUMNS
 ) -> list[Column]:
-    """The named columns, less those that no cell has a value for, and `scenario`, `precision` and `activations` where every cell has the same."""
-    dull = {key for key in ("scenario", "precision", "activations") if len({COLUMNS[key].text(cell) for cell in cells}) <= 1}
-    return [columns[key] for key in keys if key not in dull and any(columns[key].text(cell) != MISSING for cell in cells)]
+    """Return the named columns without those that no cell has a value for, and without those of `_UNIFORM` on which all cells agree."""
+    constant = {key for key in _UNIFORM if len({COLUMNS[key].text(cell) for cell in cells}) <= 1}
+    return [columns[key] for key in keys if key not in constant and any(columns[key].text(cell) != MISSING for cell in cells)]
 
 
 def to_markdown(cells: Sequence[Cell]) -> str:
-    """GitHub tables, one per run and machine; cells that failed follow each table with their reason.
+    """Return GitHub tables, one per run and machine; each is followed by full names of shortened bundles, and by failures.
 
     Raises:
         InputError: there are no cells.
@@ -136,7 +151,8 @@ def to_markdown(cells: Sequence[Cell]) -> str:
             lines.append(_line(column.heading for column in columns))
             lines.append(_line("--:" if column.numeric else ":--" for column in columns))
             lines += [_line(column.text(cell) for column in columns) for cell in group.measured]
-        lines += [f"\n{_markdown(cell.key)} could not be run: {_markdown(cell.error or '')}" for cell in group.failed]
+        lines += [f"\n{_markdown(label)}: {_markdown(name)}" for label, name in full_names(group.cells).items()]
+        lines += [f"\n{_markdown(cell.display_key)} could not be run: {_markdown(cell.error or '')}" for cell in group.failed]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
@@ -151,7 +167,7 @@ def _markdown(text: str) -> str:
 
 
 def to_csv(cells: Sequence[Cell]) -> str:
-    """Comma-separated values at full precision, one line per cell, failed ones included; accuracies are fractions.
+    """Return comma-separated values at full precision, one line per cell, failed ones included; accuracies are fractions.
 
     Raises:
         InputError: there are no cells.

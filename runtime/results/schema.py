@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, computed_field, model_validator
 
 from vitnla.common.jsonl import append_records, read_records
 from vitnla.common.measures import Accuracy, Cost, LayerRow, LossStage
@@ -15,7 +15,11 @@ from vitnla.common.schema import Record
 
 Scenario = Literal["single-stream", "multi-stream", "offline", "server"]
 
+Verdict = Literal["faster", "slower", "no difference", "inconclusive"]
+
 _WIDER, _LEAST = 1.5, 0.01
+MAX_INTERVAL_WIDTH = 0.25
+"""Largest (high - low) / value of a ratio that may be called "no difference": wider ones would hide a difference of about 12 %."""
 
 
 class Latency(Record):
@@ -38,38 +42,54 @@ class Ratio(Record):
     high: float
     of: Literal["throughput", "latency"] = "throughput"
 
-    @property
-    def verdict(self) -> Literal["faster", "slower", "no difference"]:
-        """A difference of at least 1 % whose interval, made half again as wide (in the logarithm), still leaves out 1.
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_stored_verdict(cls, fields: Any) -> Any:
+        """Drop the verdict that files hold: it is computed anew, by the rule of this version."""
+        return {name: value for name, value in fields.items() if name != "verdict"} if isinstance(fields, dict) else fields
 
-        The 95 % interval alone would call one pair of equals in twenty different, and two processes that run the same thing
-        may differ by some tenths of a percent for good. See docs/measurement.md.
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def verdict(self) -> Verdict:
+        """Return what the interval supports; it is stored in JSON beside the ratio.
+
+        `faster` or `slower`: a difference of at least 1 % whose interval, made half again as wide (in the logarithm), still leaves
+        out 1. The 95 % interval alone would call one pair of equals in twenty different, and two processes that run the same thing
+        may differ by some tenths of a percent for good. `inconclusive`: neither, and the interval is wider than
+        `MAX_INTERVAL_WIDTH`, so equality is not shown either. See docs/measurement.md.
         """
         centre = math.log(self.value)
         low, high = (centre + _WIDER * (math.log(end) - centre) for end in (self.low, self.high))
         if low > 0 and self.value >= 1 + _LEAST:
             return "faster"
-        return "slower" if high < 0 and self.value <= 1 / (1 + _LEAST) else "no difference"
+        if high < 0 and self.value <= 1 / (1 + _LEAST):
+            return "slower"
+        return "inconclusive" if self.high - self.low > MAX_INTERVAL_WIDTH * self.value else "no difference"
+
+    @property
+    def differs(self) -> bool:
+        """True if the verdict is `faster` or `slower`."""
+        return self.verdict in ("faster", "slower")
 
 
 class TuneAnswer(Record):
-    """What makes a cell the answer of `vitdeploy tune`."""
+    """Set in the cell that `vitdeploy tune` chose: the question it answers, and its gains."""
 
     question: str
     """Such as "the fastest within 1 point of top-1"."""
     gains: tuple[Ratio, ...]
-    """Over dense fp32 on the first runtime, and over the fastest dense cell within the loss; none over itself."""
+    """Ratios to dense fp32 on the first runtime, and to the fastest dense cell within the loss; none to itself."""
 
 
 class Server(Record):
-    """What the server scenario adds: queries arrive as a Poisson process and queue for one session."""
+    """Settings and outcome of the server scenario: queries arrive as a Poisson process and queue for one session."""
 
     rate: float
     """Queries per second, given or found."""
     searched: bool
     p99_bound_ms: float | None
     met: bool | None
-    """Whether p99 stayed within the bound; null without a bound, or where the sample supports no p99."""
+    """True if p99 stayed within the bound; null without a bound, or where the sample supports no p99."""
     utilisation: float
     """Rate times mean time of a call: at 1 and above the queue grows without bound."""
     unserved: int
@@ -77,7 +97,7 @@ class Server(Record):
 
     @property
     def overloaded(self) -> bool:
-        """Whether the queue grows without bound."""
+        """True if the queue grows without bound."""
         return self.utilisation >= 1 or self.unserved > 0
 
 
@@ -97,9 +117,9 @@ class Cell(Record):
     created: str
     command: str
     bundle: str
-    label: str | None = None
-    """What tables call the bundle beside the runtime, where its name is long; null is the name."""
     bundle_path: str
+    label: str | None = None
+    """A short name to show instead of `bundle`, where it is unique within a section of a report."""
     method: str
     runtime: str
     precision: str
@@ -119,12 +139,12 @@ class Cell(Record):
     rounds_process: tuple[int, ...] = ()
     """The process that each round was measured in, by the round before which it was started; in older files, one all along."""
     first_round: int = 0
-    """Which round of the run the first of them is; above 0 for a cell that failed, and was tried again after an interruption."""
+    """Number of the first of these rounds within the run; above 0 for a cell that failed and was tried again after an interruption."""
     rounds_latency_ms: tuple[float, ...] = ()
     """Server scenario: mean latency of each round."""
     server: Server | None = None
     batch_search: tuple[BatchRate, ...] = ()
-    """Offline scenario: what was tried to find `batch`; empty where the batch was given."""
+    """Offline scenario: the batch sizes tried to find `batch`; empty where the batch was given."""
     cpus: tuple[int, ...] = ()
     """Logical processors that the worker was bound to, as the system said."""
     warnings: tuple[str, ...] = ()
@@ -146,22 +166,27 @@ class Cell(Record):
     accuracy_images: int | None = None
     export_accuracy: Accuracy | None = None
     losses: tuple[LossStage, ...] = ()
-    """What each step of the export lost, on the images of `export_accuracy`; empty in files written before it was recorded."""
+    """Accuracy lost by each step of the export, on the images of `export_accuracy`; empty in files from before it was recorded."""
     layers: tuple[LayerRow, ...] = ()
     ratio: Ratio | None = None
     facts: dict[str, Any] = Field(default_factory=dict)
-    """What the runtime really used."""
+    """Versions, device, threads and more, as the runtime reports them."""
     machine: dict[str, Any] = Field(default_factory=dict)
 
     @property
-    def title(self) -> str:
-        """What tables call the bundle."""
+    def key(self) -> str:
+        """Identifier within a run, by which ratios refer to this cell."""
+        return f"{self.bundle}/{self.runtime}/{self.precision}/b{self.batch}"
+
+    @property
+    def display_name(self) -> str:
+        """Name of the bundle in tables and charts: its label, else its name."""
         return self.label or self.bundle
 
     @property
-    def key(self) -> str:
-        """How ratios and messages call this cell."""
-        return f"{self.bundle}/{self.runtime}/{self.precision}/b{self.batch}"
+    def display_key(self) -> str:
+        """The key with the display name of the bundle."""
+        return f"{self.display_name}/{self.runtime}/{self.precision}/b{self.batch}"
 
 
 def append_cells(path: Path, cells: list[Cell], on_cut: Callable[[str], None] = lambda notice: None) -> None:

@@ -18,7 +18,7 @@ _LEAST_UNITS = 3
 _RESAMPLES = 10_000
 _Z95 = 1.959963984540054
 MAX_VARIATION, MAX_DRIFT = 0.025, 0.05
-"""Above these a measurement is called unsteady. The limit of variation is trtexec's."""
+"""Limits above which a measurement is called unsteady. That of variation is trtexec's."""
 
 
 class Interval(NamedTuple):
@@ -30,7 +30,7 @@ class Interval(NamedTuple):
 
 
 def percentile(samples: Sequence[float], q: float) -> float | None:
-    """The q-th percentile (linear interpolation), or None where fewer than ten samples are expected beyond it.
+    """Return the q-th percentile (linear interpolation), or None where fewer than ten samples are expected beyond it.
 
     Ten in the tail is our own rule: p90 needs 100 samples, p99 needs 1,000. MLPerf Inference is stricter (p90: 24,576;
     p99: 270,336, for 99 % confidence), so our figures are "MLPerf-style", never MLPerf's.
@@ -39,12 +39,12 @@ def percentile(samples: Sequence[float], q: float) -> float | None:
 
 
 def samples_for(q: float) -> int:
-    """How many samples support the q-th percentile."""
+    """Return the number of samples that support the q-th percentile."""
     return math.ceil(round(100 * _TAIL_SAMPLES / (100 - q), 6))  # rounded: 100 - 99.9 is not exactly 0.1
 
 
 def latency(samples_ms: Sequence[float]) -> Latency | None:
-    """Median and tails of latencies in milliseconds; None without samples. A median is given for any number of them."""
+    """Return median and tails of latencies in milliseconds; None without samples. A median is given for any number of them."""
     if not samples_ms:
         return None
     return Latency(p50=float(np.median(samples_ms)), p90=percentile(samples_ms, 90), p99=percentile(samples_ms, 99))
@@ -53,10 +53,10 @@ def latency(samples_ms: Sequence[float]) -> Latency | None:
 def paired_ratio(
     ours: Sequence[float], baseline: Sequence[float], seed: int = 0, processes: Sequence[Hashable] = ()
 ) -> Interval | None:
-    """Geometric mean of ours / baseline over interleaved rounds, with a bootstrap 95 % interval; None below three rounds.
+    """Return the geometric mean of ours / baseline over interleaved rounds, with a bootstrap 95 % interval; None below three rounds.
 
-    Rounds are resampled in pairs, so what slows a whole round (a neighbour, a clock) cancels. What a process draws for life, such
-    as where its memory lies, does not: rounds of the same two processes are therefore one unit, their mean, where there are at
+    Rounds are resampled in pairs, so what slows a whole round (a neighbour, a clock) cancels. What is constant for a process, such
+    as the placement of its memory, does not: rounds of the same two processes are therefore one unit, their mean, where there are at
     least three such pairs (Kalibera and Jones 2013, "Rigorous Benchmarking in Reasonable Time", section 4). The interval is the
     expanded percentile one of Hesterberg (2015, "What Teachers Should Know About the Bootstrap", section 4.3), which makes up for
     the narrowness of plain percentiles in samples as small as ten.
@@ -65,7 +65,7 @@ def paired_ratio(
         ours: throughput of each round, positive.
         baseline: throughput of the baseline in the same rounds.
         seed: of the resampling.
-        processes: which pair of processes each round was measured in; empty where that was one all along.
+        processes: the pair of processes of each round; empty where all rounds have the same.
     """
     if len(ours) != len(baseline) or (processes and len(processes) != len(ours)):
         raise ValueError(f"expected as many rounds of both, got {len(ours)} and {len(baseline)} in {len(processes)} processes")
@@ -81,13 +81,13 @@ def paired_ratio(
 
 
 def _units(logs: NDArray[np.float64], processes: Sequence[Hashable]) -> NDArray[np.float64]:
-    """One value per process where there are enough of them to tell how they differ, else one per round."""
+    """Return one value per process where there are at least `_LEAST_UNITS` processes, else one per round."""
     own = {process: [log for log, other in zip(logs, processes, strict=True) if other == process] for process in processes}
     return logs if len(own) < _LEAST_UNITS else np.array([np.mean(part) for part in own.values()])
 
 
 def wilson(successes: int, trials: int) -> Interval:
-    """A proportion with its 95 % score interval (Wilson 1927), which stays inside [0, 1] and is sound near the ends."""
+    """Return a proportion with its 95 % score interval (Wilson 1927), which stays inside [0, 1] and is sound near the ends."""
     if not 0 <= successes <= trials or not trials:
         raise ValueError(f"expected 0 <= successes <= trials and trials > 0, got {successes} of {trials}")
     share, z2 = successes / trials, _Z95**2
@@ -97,7 +97,7 @@ def wilson(successes: int, trials: int) -> Interval:
 
 
 def mcnemar(lost: int, gained: int) -> float:
-    """p-value of McNemar's exact test (1947; two-sided binomial on the discordant pairs): could both models be equally often right?
+    """Return the p-value of McNemar's exact test (1947; two-sided binomial on the discordant pairs) that both models are equally often right.
 
     Args:
         lost: images that the one model has right and the other wrong.
@@ -108,11 +108,11 @@ def mcnemar(lost: int, gained: int) -> float:
 
 
 def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = 15) -> float:
-    """Expected calibration error (Guo et al. 2017, eq. 5): |accuracy - mean confidence| averaged over equal-width bins.
+    """Return the expected calibration error (Guo et al. 2017, eq. 5): |accuracy - mean confidence| averaged over equal-width bins.
 
     Args:
         confidence: [N] probability of the predicted class, in [0, 1].
-        right: [N], whether that class is the label.
+        right: [N], True where that class is the label.
         bins: of equal width.
     """
     place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
@@ -121,25 +121,25 @@ def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_],
 
 
 def variation(samples: Sequence[float]) -> float | None:
-    """Coefficient of variation: sample standard deviation / mean; None below two samples."""
+    """Return the coefficient of variation, sample standard deviation / mean; None below two samples."""
     return float(np.std(samples, ddof=1) / np.mean(samples)) if len(samples) > 1 else None
 
 
 def drift(samples: Sequence[float]) -> float | None:
-    """Relative change from the mean of the first third to that of the last; None below three samples."""
+    """Return the relative change from the mean of the first third to that of the last; None below three samples."""
     third = len(samples) // 3
     return float(np.mean(samples[-third:]) / np.mean(samples[:third]) - 1) if third else None
 
 
 class Unsteadiness(NamedTuple):
-    """What of a measurement was unsteady; None where it was within its limit, or is not known."""
+    """Variation and drift of a measurement that are over their limits; None where within the limit, or not known."""
 
     variation: float | None
     drift: float | None
 
 
 def unsteadiness(samples_ms: Sequence[float], rates: Sequence[float]) -> Unsteadiness:
-    """Variation of the latencies above `MAX_VARIATION`, or of the rounds' rates where there are none; drift above `MAX_DRIFT`."""
+    """Return the variation of latencies (of rates without these) if above `MAX_VARIATION`, and the drift of rates if above `MAX_DRIFT`."""
     varied, drifted = variation(samples_ms or rates), drift(rates)
     return Unsteadiness(
         varied if varied is not None and varied > MAX_VARIATION else None,

@@ -15,11 +15,11 @@ DENSE = "none"
 
 
 class StudySettings(Record):
-    """What all rows of a study have in common. Rows of other settings do not belong in the same folder."""
+    """The settings that all rows of a study share. Rows of other settings belong in another folder."""
 
     data: str
     fingerprint: str
-    """Of the training and the test images."""
+    """Hash of the training and the test images."""
     train_images: int
     test_images: int
     calibration_images: int
@@ -41,7 +41,7 @@ class EpochPoint(Record):
     validation_top1: float
     test_top1: float
     kept: bool
-    """Whether this was the best epoch so far by validation; the last one that was is what the row's other figures are of."""
+    """True if this was the best epoch so far by validation; the last such epoch gives the other figures of the row."""
 
 
 class InferencePoint(Record):
@@ -52,7 +52,7 @@ class InferencePoint(Record):
     """Median time of a call."""
     images_per_s: float
     stable: bool
-    """Whether the speed settled during the warm-up."""
+    """True if the speed became stable during the warm-up."""
 
 
 class StudyRow(Record):
@@ -69,7 +69,7 @@ class StudyRow(Record):
     seed: int
     error: str | None = None
     epochs: tuple[EpochPoint, ...] = ()
-    """Of rows that are trained; deployable methods decompose what the dense row of their seed has trained."""
+    """The epochs of trained rows; deployable methods decompose the model that the dense row of their seed has trained."""
     calibrate_s: float | None = None
     """The pass over the calibration images, where the method needs it."""
     decompose_s: float | None = None
@@ -81,18 +81,18 @@ class StudyRow(Record):
     training_peak_mb: float | None = None
     """The same of training steps on every token."""
     macs: Cost | None = None
-    """Of the encoder's linears; what a block decomposes at every step is not in it."""
+    """MACs of the encoder's linears, without those of decompositions at every step."""
     parameters: int | None = None
-    """Of the whole model."""
+    """Parameters of the whole model."""
     device: str = ""
     machine: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def key(self) -> str:
-        """What this row is a measurement of: no two rows of a finished study have the same."""
+        """Identifier of the row within a study."""
         return row_key(self.label, self.seed)
 
 
 def row_key(label: str, seed: int) -> str:
-    """How a row is called."""
+    """Method and settings, as tables show them."""
     return f"{label}, seed {seed}"

@@ -1,4 +1,4 @@
-"""A runner whose time and memory are known, by which the harness measures itself. It is on no list: only the self-test asks for it."""
+"""A runner of fixed delay and memory, hidden from every list; for `vitdeploy bench --self-test`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ DELAY_MS = 20.0
 ALLOCATED_MB = 256
 
 
-class KnownSession(Session):
-    """Every call takes `DELAY_MS`; the session holds `ALLOCATED_MB` of memory that it has written to."""
+class FixedDelaySession(Session):
+    """A session whose calls take `DELAY_MS` and which holds `ALLOCATED_MB` MiB of touched memory."""
 
     def __init__(self, runner: str, bundle: Bundle) -> None:
         super().__init__(runner, bundle)
@@ -30,23 +30,23 @@ class KnownSession(Session):
         return np.zeros((len(images), self._classes), np.float32)
 
     def facts(self) -> dict[str, Any]:
-        """What every session says of itself."""
+        """Return a version, device, precision and number of threads, as every session does."""
         return {"version": "1", "device": "none", "precision": "fp32", "threads": 1}
 
 
-class KnownRunner:
-    """See the module."""
+class FixedDelayRunner:
+    """Open sessions of fixed delay and memory."""
 
-    name = "known"
+    name = "fixed-delay"
     traits = Traits()
 
     def availability(self) -> Availability:
-        """Everywhere."""
+        """Return that it can run everywhere."""
         return Availability(True)
 
     def imports(self) -> None:
-        """Nothing that is not imported already."""
+        """Import nothing."""
 
     def load(self, bundle: Bundle, options: RunOptions) -> Session:
-        """A session that takes the bundle's images and looks at none of its weights."""
-        return KnownSession(self.name, bundle)
+        """Return a session that takes the bundle's images and reads none of its weights."""
+        return FixedDelaySession(self.name, bundle)

@@ -17,8 +17,8 @@ _BUILT_IN = {
     "trt": "runtime.runners.trt.runner:TrtRunner",
     "trt-rtx": "runtime.runners.trt.runner:TrtRtxRunner",
 }
-_KNOWN = "runtime.runners.fixed_delay:KnownRunner"
-"""For `vitdeploy bench --self-test`, and on no list."""
+_FIXED_DELAY = "runtime.runners.fixed_delay:FixedDelayRunner"
+"""Hidden; for `vitdeploy bench --self-test`."""
 
 
 def runner_names() -> list[str]:
@@ -34,7 +34,7 @@ def runner(name: str) -> Runner:
         MissingDependencyError: the module that defines it cannot be imported, or the runner says nothing of what it can do.
         ValueError: two packages register one name.
     """
-    entry = EntryPoint(name, _KNOWN, GROUP) if name == "known" else _registry()[name]
+    entry = EntryPoint(name, _FIXED_DELAY, GROUP) if name == "fixed-delay" else _registry()[name]
     made: Runner = load_plugin("runtime", entry)()
     if not isinstance(getattr(made, "traits", None), Traits):
         message = f"runtime '{name}': expected {entry.value} to have `traits`, a Traits, got none"

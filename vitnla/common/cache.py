@@ -1,4 +1,4 @@
-"""A folder of results that are dear to compute again. Entries carry the hashes of their files; a damaged one is never used."""
+"""A cache of results that are expensive to compute. Entries carry the hashes of their files; a damaged one is never used."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _log = logging.getLogger(__name__)
 
 
 def cache_root() -> Path:
-    """`$VITDEPLOY_CACHE`, else `vitdeploy` in the user's cache folder (`$XDG_CACHE_HOME`, else `~/.cache`)."""
+    """Return the folder of the cache: `$VITDEPLOY_CACHE`, else `vitdeploy` in the user's cache folder (`$XDG_CACHE_HOME`, else `~/.cache`)."""
     if chosen := os.environ.get("VITDEPLOY_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitdeploy"
 
 
 def cache_key(*parts: str) -> str:
-    """One hexadecimal key from everything that an entry depends on."""
+    """Return one hexadecimal key (SHA-256) of everything that an entry depends on."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def find_entry(kind: str, key: str) -> Path | None:
-    """The folder of an entry whose files all match their hashes; `None` where there is none, or (logged) a damaged one."""
+    """Return the folder of an entry whose files all match their hashes; `None` where it is missing, or (logged) damaged."""
     folder = cache_root() / kind / key
     if not folder.exists():
         return None
@@ -47,7 +47,7 @@ def find_entry(kind: str, key: str) -> Path | None:
 
 @contextlib.contextmanager
 def new_entry(kind: str, key: str) -> Iterator[Path]:
-    """An empty folder to write files into; it becomes the entry, hashes included, when the block ends without an error.
+    """Yield an empty folder to write files into; it becomes the entry, hashes included, when the block ends without an error.
 
     Raises:
         InputError: the cache cannot be written.

@@ -1,4 +1,4 @@
-"""The errors a user can meet. Each is one line, a hint, and an exit code; tracebacks are for bugs."""
+"""Errors for the user: one line, a hint, and an exit code; tracebacks are for bugs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 
 class VitDeployError(Exception):
-    """Base of every error that is the user's to mend.
+    """Base of every error that the user can correct.
 
     Args:
-        message: one line that says what was expected and what was found.
-        hint: one line that says what to do about it.
+        message: one line with the expected and the found.
+        hint: one line on what to do.
     """
 
     exit_code = 2
@@ -38,5 +38,5 @@ class MissingDependencyError(VitDeployError):
 
 
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> InputError:
-    """The one way to say that a name is not known: it lists those that are."""
+    """Return the error for a name that is not known; it lists those that are."""
     return InputError(f"unknown {kind} '{name}'", f"choose one of: {', '.join(sorted(choices))}")

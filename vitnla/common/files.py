@@ -16,7 +16,7 @@ _CHUNK = 1 << 20
 
 
 def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
+    """Return the hexadecimal SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
@@ -80,7 +80,7 @@ def atomic_folder(destination: Path, *, replace: bool = False) -> Iterator[Path]
 
 
 def check_free(destination: Path, *, replace: bool) -> None:
-    """Refuse, before the long work starts, a destination that is in the way."""
+    """Check, before the long work starts, that a destination can be written."""
     if destination.exists() and not destination.is_dir():
         raise InputError(f"{destination} is a file, expected a folder to write", "choose another output folder with -o")
     if destination.exists() and any(destination.iterdir()) and not replace:
@@ -104,7 +104,7 @@ def _swap(scratch: Path, destination: Path) -> None:
 
 
 def _apply_umask(path: Path, mode: int) -> None:
-    """`tempfile` makes private files; what we hand over has the permissions that any other program's would."""
+    """Set the permissions that the umask gives new files; those of `tempfile` are private."""
     mask = os.umask(0)
     os.umask(mask)
     path.chmod(mode & ~mask)

@@ -1,4 +1,4 @@
-"""Append-only files of records, one JSON object a line: what was written stays, whatever happens next."""
+"""Append-only files of records, one JSON object a line; a killed process damages the last line at most."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ R = TypeVar("R", bound=Record)
 def append_records(path: Path, records: Iterable[Record], hint: str, on_cut: Callable[[str], None] = lambda notice: None) -> None:
     """Append one line per record; the folder is made where it is missing.
 
-    A last line that a killed process left unfinished is removed first, since what follows it could not be read; `on_cut` is told.
+    A last line that a killed process left unfinished is removed first, since lines after it could not be read; `on_cut` is called with a
+    notice.
 
     Raises:
         InputError: the file cannot be written; says `hint`.
@@ -54,13 +55,13 @@ def _is_cut(line: str | bytes) -> bool:
 
 
 def read_records(path: Path, kind: type[R], origin: str, on_cut: Callable[[str], None] | None = None) -> list[R]:
-    """Every record of a file, in order.
+    """Return every record of a file, in order.
 
     Args:
         path: the file.
-        kind: what its lines are.
+        kind: the type of its lines.
         origin: the command that writes such files, for the hint of an error.
-        on_cut: hears of a last line that was cut in the middle, which is then left out; without it, such a line is an error.
+        on_cut: called with a notice on a last line that was cut in the middle, which is left out; without it, such a line is an error.
 
     Raises:
         InputError: the file is missing, empty, cut in the middle, or of another schema; names the line.

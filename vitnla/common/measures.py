@@ -1,4 +1,4 @@
-"""What methods, bundles and results say about a model: costs, accuracies, and a row per linear."""
+"""Records about a model that methods, bundles and results share: costs, accuracies, and a row per linear."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Cost(Record):
 
 
 class LayerRow(Record):
-    """What a method did to one linear. `rank` is null where it stayed dense, at its old width or a smaller one."""
+    """The result of a method for one linear. `rank` is null where it stayed dense, at its old width or a smaller one."""
 
     block: int
     linear: str
@@ -44,7 +44,7 @@ class LayerRow(Record):
 
     @property
     def narrowed(self) -> bool:
-        """Whether it is of another width than the linear that it was made from."""
+        """True if its width differs from that of the linear that it was made from."""
         return self.shape != self.dense_shape
 
     @property
@@ -58,7 +58,7 @@ class LayerRow(Record):
 
 
 class Distillation(Record):
-    """How a decomposed model was trained to answer as its teacher does."""
+    """The distillation of a decomposed model from its teacher."""
 
     teacher: str
     """The model SPEC that was given."""
@@ -66,7 +66,7 @@ class Distillation(Record):
     data: str
     split: str
     images: int
-    """How many images of that split it was trained on."""
+    """Number of images of that split that it was trained on."""
     epochs: int
     best_epoch: int
     """The epoch whose weights were kept; 0 is the student as it was."""
@@ -87,11 +87,11 @@ class Accuracy(Record):
 
 
 class LossStage(Record):
-    """What one step on the way from the dense source to the deployed model changed, on `Accuracy.images` images."""
+    """The change by one step between the dense source and the deployed model, on `Accuracy.images` images."""
 
     stage: Literal["preprocessing", "decomposition", "precision", "runtime"]
     before: str
-    """What was compared: the model before this step, and what ran it."""
+    """The model before this step, and the runtime that ran it."""
     after: str
     top1: float
     """After this step, a fraction."""

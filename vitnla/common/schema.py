@@ -32,13 +32,13 @@ class Record(BaseModel):
             ) from error
 
     def to_json(self) -> str:
-        """The record as indented JSON, ending with a newline."""
+        """Return the record as indented JSON, ending with a newline."""
         return self.model_dump_json(indent=2) + "\n"
 
 
 def first_complaint(error: ValidationError) -> str:
-    """The first thing wrong with a record, in one line."""
+    """Return the first error of a record in one line: field, message, and the value found."""
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the record"
-    found = "" if first["type"] in {"json_invalid", "missing"} else f", got {str(first['input'])[:60]}"
-    return f"{where}: {first['msg']}{found}"
+    field = ".".join(str(part) for part in first["loc"]) or "the record"
+    value = "" if first["type"] in {"json_invalid", "missing"} else f", got {str(first['input'])[:60]}"
+    return f"{field}: {first['msg']}{value}"

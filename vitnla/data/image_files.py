@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitnla.common.errors import InputError
+from vitnla.common.preprocessing import Interpolation
 
 if TYPE_CHECKING:
     from PIL.Image import Image, Resampling
 
 T = TypeVar("T")
-Interpolation = Literal["nearest", "bilinear", "bicubic"]
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 _READ_BUFFER = 1 << 16
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vitnla.data.image_files import Interpolation, resampling
+from vitnla.common.preprocessing import Interpolation
+from vitnla.data.image_files import resampling
 from vitnla.data.preprocessing import Preprocessing
 
 Matrix = NDArray[np.float32]

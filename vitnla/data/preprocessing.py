@@ -1,53 +1,25 @@
-"""From uint8 pixels to what a model eats. Stored in every checkpoint's bundle; NumPy and Pillow only."""
+"""Convert uint8 images into the float32 input of a model, with NumPy and Pillow."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
 from vitnla.common.errors import InputError
-from vitnla.common.schema import Record
-from vitnla.data.image_files import ImageFiles, Images, Interpolation, resampling
+from vitnla.common.preprocessing import PreprocessingConfig
+from vitnla.data.image_files import ImageFiles, Images, resampling
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Fit = Literal["square", "squash", "shortest"]
-"""How an image gets the size to crop from: the central square of a file resized; all of it resized to a square; or all of it
-resized until its shorter edge fits. They differ for images that are not square."""
 
-
-class Preprocessing(Record):
-    """Resize, cut out the centre, scale to [0, 1], then (x - mean) / std per channel."""
-
-    image_size: Annotated[int, Field(ge=1)]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: Interpolation = "bilinear"
-    fit: Fit = "square"
-    resize_size: Annotated[int, Field(ge=1)] | None = None
-    """Side, or shorter side, to resize to before the centre of `image_size` is cut out; `None` is `image_size` itself."""
-    crop_rounding: Literal["down", "even"] = "down"
-    """Where the crop begins when an odd number of pixels is left over: transformers rounds the half down, torchvision to even."""
-
-    @model_validator(mode="after")
-    def _enough_to_crop(self) -> Self:
-        if self.resize_size is not None and self.resize_size < self.image_size:
-            raise ValueError(f"resize_size must be at least image_size {self.image_size}, but got {self.resize_size}")
-        if self.resize_size is not None and self.fit == "square":
-            raise ValueError("resize_size needs fit 'squash' or 'shortest', but got 'square'")
-        return self
-
-    @property
-    def channels(self) -> int:
-        """Channels of the model's input."""
-        return len(self.mean)
+class Preprocessing(PreprocessingConfig):
+    """A `PreprocessingConfig` that can be called: it turns uint8 images into the float32 input of the model."""
 
     def __call__(self, images: Images) -> NDArray[np.float32]:
-        """uint8 [N, H, W, C] -> float32 [N, channels, image_size, image_size]; grey is repeated where colour is wanted.
+        """Convert uint8 [N, H, W, C] to float32 [N, channels, image_size, image_size]; grey is repeated where the model takes colour.
 
         Raises:
             InputError: the images have other channels, or a file is damaged.
@@ -55,7 +27,7 @@ class Preprocessing(Record):
         return self.normalise(self.cut(images))
 
     def pixels(self, images: Images, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """uint8 [N, H, W, C] or files -> uint8 [N, *size, channels]: cut to the model's own size, or stretched to another.
+        """Convert uint8 [N, H, W, C] or files to uint8 [N, *size, channels]: cropped to the model's own size, or stretched to another.
 
         Raises:
             InputError: the images have other channels, or a file is damaged.
@@ -71,7 +43,7 @@ class Preprocessing(Record):
         return self._coloured(images)
 
     def cut(self, images: Images) -> NDArray[np.uint8]:
-        """uint8 [N, H, W, C] or files -> uint8 [N, image_size, image_size, channels]: resized and cropped.
+        """Resize and crop uint8 [N, H, W, C] or files to uint8 [N, image_size, image_size, channels].
 
         Raises:
             InputError: the images have other channels, or a file is damaged.
@@ -86,7 +58,7 @@ class Preprocessing(Record):
         return self._coloured(images)
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 [N, H, W, channels] -> float32 [N, channels, H, W]."""
+        """Scale and normalise uint8 [N, H, W, channels] to float32 [N, channels, H, W]."""
         shape = (1, -1, 1, 1)
         scaled = pixels.astype(np.float32).transpose(0, 3, 1, 2) * np.float32(1 / 255)
         shifted = scaled - np.asarray(self.mean, np.float32).reshape(shape)
@@ -99,16 +71,11 @@ class Preprocessing(Record):
             )
 
     def _coloured(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Grey repeated where the model takes colour."""
+        """Repeat grey images where the model takes colour."""
         return images if images.shape[-1] == self.channels else np.repeat(images, self.channels, axis=-1)
 
-    @property
-    def crops(self) -> bool:
-        """Whether more is resized than is kept."""
-        return self.resize_size not in (None, self.image_size)
-
     def _fitted(self, image: Image) -> NDArray[np.uint8]:
-        """One image, resized and cropped: uint8 [image_size, image_size] or with channels."""
+        """Resize and crop one image to uint8 [image_size, image_size], or with channels."""
         size = self.resize_size or self.image_size
         width, height = size, size
         if self.fit == "shortest":
@@ -131,6 +98,6 @@ def _picture(image: NDArray[np.uint8]) -> Image:
 
 
 def _stack(images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Images [H, W] or [H, W, C] as one [N, H, W, C]."""
+    """Stack images [H, W] or [H, W, C] into one array [N, H, W, C]."""
     stacked = np.stack(images)
     return stacked if stacked.ndim == 4 else stacked[..., None]

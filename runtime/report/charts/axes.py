@@ -1,4 +1,4 @@
-"""Ranges of axes, shared by the interactive figure and the static picture."""
+"""Compute the ranges of axes, for the interactive figure and the static picture alike."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AccuracyAxis:
 
 
 def accuracy_axis(cells: Sequence[Cell]) -> AccuracyAxis:
-    """Fit the axis to the intervals of the cells within `WINDOW` of the best top-1; the others are drawn at its foot."""
+    """Return an axis that fits the intervals of the cells within `WINDOW` of the best top-1; the others are drawn at its foot."""
     best = max((cell.top1 or 0.0 for cell in cells), default=0.0)
     shown = [cell for cell in cells if (cell.top1 or 0.0) >= best - WINDOW]
     low = min((100 * (cell.top1_low if cell.top1_low is not None else cell.top1 or 0.0) for cell in shown), default=0.0)
@@ -36,7 +36,7 @@ def accuracy_axis(cells: Sequence[Cell]) -> AccuracyAxis:
 
 
 def rate_range(cells: Sequence[Cell]) -> tuple[float, float]:
-    """The range of the throughput axis, with room for labels. It starts at zero only where the slowest cell is near it."""
+    """Return the range of the throughput axis, images/s, with room for labels; from zero where the slowest cell is near it."""
     rates = [cell.images_per_s for cell in cells if cell.images_per_s] or [1.0]
     slowest, fastest = min(rates), max(rates)
     margin = 0.12 * (fastest - slowest) or 0.1 * fastest
@@ -44,7 +44,7 @@ def rate_range(cells: Sequence[Cell]) -> tuple[float, float]:
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) inside [low, high], about so many."""
+    """Return about `about` round numbers (1, 2 or 5 times a power of ten apart) inside [low, high]."""
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
@@ -52,5 +52,5 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def largest(values: Iterable[float | None]) -> float:
-    """The largest value that is there; 1 where none is, so that an axis has a length."""
+    """Return the largest value; 1 where there is none, so that an axis has a length."""
     return max((value for value in values if value), default=1.0)

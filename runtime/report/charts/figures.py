@@ -9,11 +9,13 @@ import numpy as np
 import plotly.graph_objects as go
 
 from runtime.report.charts.axes import largest
-from runtime.report.charts.plotting import bars, blank, name_rows, rows_height, translucent
+from runtime.report.charts.plotting import bar_figure, empty_figure, name_rows, rows_height, translucent
 from runtime.report.charts.scatter import Point, Scatter
-from runtime.report.charts.style import Panel, Style
-from runtime.report.numbers import MISSING, percent, significant
+from runtime.report.charts.style import Style
+from runtime.report.grouping import Panel, display_baseline
+from runtime.report.loss_attribution import LossAttribution, attributed_steps
 from runtime.report.tables import bound_text, ratio_text, top1_text, unsteady_text, verdict_text
+from runtime.report.text import MISSING, percent, significant
 from runtime.results.schema import Cell
 from vitnla.common.measures import LayerRow
 
@@ -24,9 +26,9 @@ _ERROR_SCALE = ((0.0, "rgba(217,130,43,0.05)"), (1.0, "rgba(217,130,43,0.80)"))
 
 
 def throughput_figure(chart: Scatter) -> go.Figure:
-    """Throughput (x) against top-1 with its interval (y): a point per cell, a line per series, and the Pareto frontier."""
-    figure = blank(height=380, x="images per second", y="top-1, %")
-    lines = [(trail.positions, {"color": translucent(trail.color, 0.45), "width": 1.5}) for trail in chart.trails]
+    """Draw throughput (x) against top-1 with its interval (y): a point per cell, a line per series, and the Pareto frontier."""
+    figure = empty_figure(height=380, x="images per second", y="top-1, %")
+    lines = [(series.positions, {"color": translucent(series.color, 0.45), "width": 1.5}) for series in chart.series_lines]
     lines.append((chart.frontier, {"color": "#8b949e", "width": 1.5, "dash": "dot"}))
     for positions, line in lines:
         figure.add_scatter(x=[x for x, _ in positions], y=[y for _, y in positions], mode="lines", line=line, hoverinfo="skip")
@@ -46,8 +48,8 @@ def throughput_figure(chart: Scatter) -> go.Figure:
                 "color": point.color,
                 "line": {"width": 2, "color": point.color} if point.below else {"width": 0},
             },
-            name=escape(point.cell.key),
-            hovertext=_details(point.cell),
+            name=escape(point.cell.display_key),
+            hovertext=_details(point.cell, [other.cell for other in chart.points]),
             hoverinfo="text",
         )
     figure.update_xaxes(range=chart.x_range, tickformat=",")
@@ -56,20 +58,20 @@ def throughput_figure(chart: Scatter) -> go.Figure:
 
 
 def latency_figure(panel: Panel, style: Style) -> go.Figure:
-    """Distribution of the raw latencies of every cell, fastest on top, with ticks at p50 and p90.
+    """Draw the distribution of the raw latencies of every cell, fastest on top, with ticks at p50 and p90.
 
-    At most `SAMPLES_KEPT` order statistics are drawn per cell. The axis ends at the largest p98: what lies beyond is in the results file.
+    At most `SAMPLES_KEPT` order statistics are drawn per cell. The axis ends at the largest p98; slower calls are in the results file.
     """
     cells = sorted(
         (cell for cell in panel.cells if cell.samples_ms), key=lambda cell: float(np.median(cell.samples_ms)), reverse=True
     )
-    figure = blank(height=rows_height([style.row(cell) for cell in cells]), x="latency of one call, ms")
+    figure = empty_figure(height=rows_height([style.row(cell) for cell in cells]), x="latency of one call, ms")
     for row, cell in enumerate(cells):
         samples = np.asarray(cell.samples_ms)
         p50, p90 = np.percentile(samples, (50, 90))
         color = style.color(cell)
         figure.add_violin(
-            x=thin(samples, SAMPLES_KEPT),
+            x=subsample(samples, SAMPLES_KEPT),
             y0=row,
             orientation="h",
             side="positive",
@@ -87,7 +89,7 @@ def latency_figure(panel: Panel, style: Style) -> go.Figure:
             mode="markers",
             marker={"symbol": ["line-ns-open", "circle-open"], "size": [12, 6], "color": color, "line": {"width": 2}},
             hovertext=[
-                f"<b>{escape(cell.key)}</b><br>{name} {significant(value)} ms of {len(samples):,} calls"
+                f"<b>{escape(cell.display_key)}</b><br>{name} {significant(value)} ms of {len(samples):,} calls"
                 for name, value in (("p50", p50), ("p90", p90))
             ],
             hoverinfo="text",
@@ -97,8 +99,8 @@ def latency_figure(panel: Panel, style: Style) -> go.Figure:
     return figure
 
 
-def thin(samples: np.ndarray, limit: int) -> np.ndarray:
-    """At most `limit` order statistics, evenly spaced from the smallest to the largest: the same distribution in less space."""
+def subsample(samples: np.ndarray, limit: int) -> np.ndarray:
+    """Return at most `limit` order statistics, evenly spaced from the smallest to the largest."""
     ordered = np.sort(samples)
     if len(ordered) <= limit:
         return ordered
@@ -107,22 +109,22 @@ def thin(samples: np.ndarray, limit: int) -> np.ndarray:
 
 
 def memory_figure(panel: Panel, style: Style) -> go.Figure:
-    """Peak resident memory of each cell, MiB."""
+    """Draw the peak resident memory of each cell, MiB."""
     cells = [cell for cell in panel.cells if cell.peak_rss_mb is not None]
-    return bars(
+    return bar_figure(
         [(style.row(cell), cell.peak_rss_mb or 0.0, style.color(cell)) for cell in cells],
         "MiB above the imports",
     )
 
 
 def size_figure(cells: Sequence[Cell], style: Style) -> go.Figure:
-    """Size of each bundle's ONNX model on disk, MiB."""
-    sizes = {cell.bundle: cell for cell in cells if cell.model_mb is not None}
-    return bars([(name, cell.model_mb or 0.0, style.color(cell)) for name, cell in sizes.items()], "MiB on disk")
+    """Draw the size of each bundle's ONNX model on disk, MiB."""
+    sizes = {cell.display_name: cell for cell in cells if cell.model_mb is not None}
+    return bar_figure([(name, cell.model_mb or 0.0, style.color(cell)) for name, cell in sizes.items()], "MiB on disk")
 
 
 def rank_figure(layers: Sequence[LayerRow]) -> go.Figure:
-    """Map of what was kept per block and linear: a number is the rank, two are (out, in) features, dense linears are left open."""
+    """Draw the size kept per block and linear: a number is the rank, two are (out, in) features, dense linears are blank."""
     return _layer_map(
         layers,
         shade=lambda row: row.kept,
@@ -136,7 +138,7 @@ def rank_figure(layers: Sequence[LayerRow]) -> go.Figure:
 
 
 def _size(row: LayerRow) -> str:
-    """A rank, or (out, in) features of a linear that became narrower."""
+    """Return the rank, or the (out, in) features of a linear that became narrower."""
     if row.kept is None:
         return "dense"
     return str(row.rank) if row.rank is not None else _features(row.shape)
@@ -151,7 +153,7 @@ def _features(shape: tuple[int, int] | None) -> str:
 
 
 def error_figure(layers: Sequence[LayerRow], top: float) -> go.Figure:
-    """Map of the relative output error per block and linear; `top` is the error at the dark end, shared by the bundles of a run."""
+    """Draw the relative output error per block and linear; `top` is the error at the dark end, shared by the bundles of a run."""
     return _layer_map(
         layers,
         shade=lambda row: row.relative_error,
@@ -173,9 +175,9 @@ def _layer_map(
 ) -> go.Figure:
     linears = list(dict.fromkeys(row.linear for row in layers))
     blocks = sorted({row.block for row in layers})
-    by_place = {(row.linear, row.block): row for row in layers}
-    grid = [[by_place.get((linear, block)) for block in blocks] for linear in linears]
-    figure = blank(height=58 + 34 * len(linears), x="block")
+    by_position = {(row.linear, row.block): row for row in layers}
+    grid = [[by_position.get((linear, block)) for block in blocks] for linear in linears]
+    figure = empty_figure(height=58 + 34 * len(linears), x="block")
     figure.add_heatmap(
         x=blocks,
         y=[escape(linear) for linear in linears],
@@ -199,18 +201,18 @@ def _layer_map(
 
 
 def _interval(point: Point) -> dict[str, object] | None:
-    """Plotly's error bar of the top-1 interval, in points."""
+    """Return Plotly's error bar of the top-1 interval, in points."""
     if point.low is None or point.high is None:
         return None
     return {"array": [point.high - point.y], "arrayminus": [point.y - point.low], "thickness": 1, "width": 0}
 
 
-def _details(cell: Cell) -> str:
-    lines = [f"<b>{escape(cell.key)}</b>", f"{significant(cell.images_per_s)} images/s"]
+def _details(cell: Cell, cells: Sequence[Cell]) -> str:
+    lines = [f"<b>{escape(cell.display_key)}</b>", f"{significant(cell.images_per_s)} images/s"]
     if cell.server:
         lines.append(f"{significant(cell.server.rate)} queries/s arrive; p99 bound, ms: {bound_text(cell)}")
     if cell.ratio:
-        lines.append(f"{ratio_text(cell)} of {escape(cell.ratio.baseline)}: {verdict_text(cell)}")
+        lines.append(f"{ratio_text(cell)} of {escape(display_baseline(cell.ratio, cells))}: {verdict_text(cell)}")
     lines.append(f"top-1 {top1_text(cell)} %")
     if cell.agreement is not None:
         lines.append(f"{percent(cell.agreement)} % as the dense model answers")
@@ -225,3 +227,50 @@ def _details(cell: Cell) -> str:
     if (unsteady := unsteady_text(cell)) != MISSING:
         lines.append(f"unsteady: {unsteady}")
     return "<br>".join(lines)
+
+
+LOSS_COLORS = {
+    "preprocessing": "#2a9d74", "decomposition": "#3b7dd8", "precision": "#d9822b", "export": "#5671b8", "runtime": "#b5589a",
+}  # fmt: skip
+_VISIBLE = 0.005
+"""Smallest change in points that a table shows."""
+_ROOM = 0.35
+"""Share of the axis for the numbers beside the bars."""
+
+
+def has_visible_losses(attributions: Sequence[LossAttribution]) -> bool:
+    """Return True if any step changed top-1 by an amount that a table shows."""
+    return any(abs(change) >= _VISIBLE for attribution in attributions for change in attribution.steps.values())
+
+
+def losses_figure(attributions: Sequence[LossAttribution]) -> go.Figure:
+    """Draw the changes of top-1 in points, losses to the left: stacked by step, with their sum beside each bar."""
+    rows = attributions[::-1]
+    several = len({row.runtime for row in rows}) > 1
+    names = [f"{row.bundle} · {row.runtime}" if several else row.bundle for row in rows]
+    figure = empty_figure(height=rows_height(names), x="change of top-1, points")
+    positions = list(range(len(rows)))
+    for step in attributed_steps(rows):
+        changes = [row.steps.get(step, 0.0) for row in rows]
+        figure.add_bar(
+            x=changes,
+            y=positions,
+            orientation="h",
+            width=0.55,
+            marker={"color": LOSS_COLORS[step]},
+            hovertext=[
+                f"<b>{escape(name)}</b><br>{step} {change:+.2f} points" for name, change in zip(names, changes, strict=True)
+            ],
+            hoverinfo="text",
+        )
+    low = min(sum(change for change in row.steps.values() if change < 0) for row in rows)
+    ends = [sum(change for change in row.steps.values() if change > 0) for row in rows]
+    span = max(ends) - low
+    figure.add_scatter(
+        x=ends, y=positions, mode="text", text=[f" {0.0 + round(row.total, 2):+.2f}" for row in rows], textposition="middle right",
+        textfont={"size": 12}, cliponaxis=False, hoverinfo="skip",
+    )  # fmt: skip
+    name_rows(figure, names)
+    figure.update_xaxes(range=[low - 0.03 * span, max(ends) + _ROOM * span], zeroline=True, zerolinewidth=1)
+    figure.update_layout(barmode="relative")
+    return figure

@@ -1,4 +1,4 @@
-"""Where to write the label of each point of a chart, so that labels cover neither points, nor lines, nor one another."""
+"""Place the labels of the points of a chart so that they cover neither points, nor lines, nor one another."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 CHARACTER_PX, LINE_PX, GAP_PX = 6.6, 13.0, 8.0
-"""Estimates for an 11 px sans-serif face: mean width of a character, height of a line; and the distance from a point's centre."""
+"""Pixels, for an 11 px sans-serif face: mean width of a character, height of a line; and the distance from a point's centre."""
 _TOLERATED = 0.15
-"""A label that is covered by more than this share of its area in every place is left out."""
+"""A label of which more than this share of its area is covered on every side is left out."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Side:
 
 
 SIDES = (Side(1, 0), Side(1, -1), Side(-1, 0), Side(-1, -1), Side(1, 1), Side(-1, 1), Side(0, -1), Side(0, 1))
-"""In order of preference."""
+"""The sides of a point, in order of preference."""
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,21 @@ class Box:
     bottom: float
 
     def shared(self, other: Box) -> float:
-        """Area of the intersection."""
+        """Return the area of the intersection, square pixels."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.bottom, other.bottom) - max(self.top, other.top)
         return max(0.0, width) * max(0.0, height)
 
 
-def place(points: Sequence[tuple[float, float]], texts: Sequence[str], obstacles: Sequence[Box], area: Box) -> list[Side | None]:
-    """Choose a side for each text, greedily in the order given; None where every side is covered, or the text is empty.
+def place_labels(
+    points: Sequence[tuple[float, float]], texts: Sequence[str], obstacles: Sequence[Box], area: Box
+) -> list[Side | None]:
+    """Return a side for each text, chosen greedily in the order given; None where every side is covered, or the text is empty.
 
     Args:
         points: centres of the points in pixels.
         texts: their labels, of one line each.
-        obstacles: what else must stay legible, the points themselves included.
+        obstacles: boxes that labels must not cover, those of the points included.
         area: labels stay inside it.
     """
     taken = list(obstacles)
@@ -69,7 +71,7 @@ def place(points: Sequence[tuple[float, float]], texts: Sequence[str], obstacles
 
 
 def label_box(point: tuple[float, float], text: str, side: Side) -> Box:
-    """The rectangle that a label takes on that side of its point."""
+    """Return the rectangle of a label on that side of its point."""
     width, (x, y) = CHARACTER_PX * len(text), point
     left = {-1: x - GAP_PX - width, 0: x - width / 2, 1: x + GAP_PX}[side.across]
     # Beside the point the label is centred on its height; above and below it, corners included, it keeps the gap, as Plotly's does.
@@ -77,8 +79,8 @@ def label_box(point: tuple[float, float], text: str, side: Side) -> Box:
     return Box(left, middle - LINE_PX / 2, left + width, middle + LINE_PX / 2)
 
 
-def along(start: tuple[float, float], end: tuple[float, float], step: float = 4.0) -> Iterator[Box]:
-    """A straight line as a chain of small boxes."""
+def line_boxes(start: tuple[float, float], end: tuple[float, float], step: float = 4.0) -> Iterator[Box]:
+    """Yield boxes of 4 x 4 pixels that cover a straight line, `step` pixels apart."""
     (x0, y0), (x1, y1) = start, end
     count = max(1, int(max(abs(x1 - x0), abs(y1 - y0)) / step))
     for index in range(count + 1):

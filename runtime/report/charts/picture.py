@@ -1,4 +1,4 @@
-"""A still picture of throughput against accuracy as SVG: no further package, sharp at any size, and small enough for a README."""
+"""Draw throughput against accuracy as a static SVG picture for a README."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from runtime.report.charts.label_placement import CHARACTER_PX
 from runtime.report.charts.scatter import Area, Position, Scatter, charts
 from runtime.report.charts.style import MARKERS, Marker, style_of
 from runtime.report.facts import machine_name
+from runtime.report.grouping import Section, sections
 from runtime.report.headline import headline, plottable
-from runtime.report.html.sections import Section, sections
 from runtime.report.html.templates import fill
 from runtime.results.schema import Cell
 from vitnla.common.errors import InputError
@@ -27,7 +27,7 @@ _CAPTION_CHARACTERS = 86
 
 @dataclass(frozen=True)
 class Frame:
-    """A chart and where its plot area lies, in pixels."""
+    """A chart and the position of its plot area, in pixels."""
 
     chart: Scatter
     left: float
@@ -35,32 +35,32 @@ class Frame:
     area: Area
 
     def x(self, rate: float) -> float:
-        """Pixels of a throughput."""
+        """Return the x coordinate of a throughput, pixels."""
         low, high = self.chart.x_range
         return round(self.left + self.area.width * (rate - low) / (high - low), 1)
 
     def y(self, top1: float) -> float:
-        """Pixels of a top-1 in per cent."""
+        """Return the y coordinate of a top-1 in per cent, pixels."""
         low, high = self.chart.y_range
         return round(self.top + self.area.height * (high - top1) / (high - low), 1)
 
     def path(self, positions: Iterable[Position]) -> str:
-        """Points of a polyline."""
+        """Return the points of a polyline, as SVG wants them."""
         return " ".join(f"{self.x(x)},{self.y(y)}" for x, y in positions)
 
     @property
     def x_ticks(self) -> list[float]:
-        """Throughputs with a line and a number."""
+        """Throughputs with a grid line and a number."""
         return ticks(*self.chart.x_range)
 
     @property
     def y_ticks(self) -> list[float]:
-        """Accuracies with a line and a number."""
+        """Accuracies with a grid line and a number."""
         return ticks(*self.chart.y_range, about=8)
 
 
 @dataclass(frozen=True)
-class Key:
+class LegendEntry:
     """An entry of the legend."""
 
     text: str
@@ -72,18 +72,18 @@ class Key:
 
 @dataclass(frozen=True)
 class Block:
-    """What the picture shows of one run on one machine."""
+    """The part of the picture for one run on one machine."""
 
     caption: list[tuple[float, str]]
     """Heights and lines of the headline."""
-    keys: list[Key]
+    keys: list[LegendEntry]
     frames: list[Frame]
-    foot: tuple[float, str]
+    footer: tuple[float, str]
     bottom: float
 
 
 def to_svg(cells: Sequence[Cell], title: str) -> str:
-    """The picture, `WIDTH` pixels wide, on a light ground; one block below the other for each run on each machine.
+    """Return the picture, `WIDTH` pixels wide, on a light ground; one block below the other for each run on each machine.
 
     Raises:
         InputError: no cell has both a throughput and a top-1.
@@ -122,12 +122,12 @@ def _block(section: Section, top: float) -> Block:
     return Block(caption, keys, frames, (cursor - 0.8 * _LINE, foot), cursor + 1.2 * _LINE)
 
 
-def _keys(entries: Iterable[tuple[str, str, Marker]], top: float) -> Iterator[Key]:
-    """Legend entries from left to right, in as many lines as they need."""
+def _keys(entries: Iterable[tuple[str, str, Marker]], top: float) -> Iterator[LegendEntry]:
+    """Yield the legend entries from left to right, in as many lines as they need."""
     left = float(_EDGE)
     for text, color, marker in entries:
         width = _SWATCH + CHARACTER_PX * len(text) + 1.5 * _SWATCH
         if left > _EDGE and left + width > WIDTH - _EDGE:
             left, top = float(_EDGE), top + _LINE
-        yield Key(text, color, marker, left, top)
+        yield LegendEntry(text, color, marker, left, top)
         left += width

@@ -1,4 +1,4 @@
-"""What every Plotly figure starts from. Colours of text and grid are left to the page, which follows the reader's theme."""
+"""Helpers of all Plotly figures. Colours of text and grid are left to the page, which follows the reader's theme."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from typing import Any
 import plotly.graph_objects as go
 
 from runtime.report.charts.axes import largest
-from runtime.report.numbers import significant
-from runtime.report.terminal.names import fold
+from runtime.report.text import fold, significant
 
 _ROW_PX, _LINE_PX, _NAME_CHARACTERS = 30, 15, 20
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure with a heading, drawn by the page's script."""
+    """A figure with a heading, as JSON that the page's script draws."""
 
     title: str
     data: dict[str, Any]
@@ -31,13 +30,13 @@ class Plot:
 
 
 def plot_of(title: str, figure: go.Figure) -> Plot:
-    """A figure as the template takes it."""
+    """Return a figure as the template takes it."""
     return Plot(title, json.loads(figure.to_json()))
 
 
-def bars(rows: Sequence[tuple[str, float, str]], title: str) -> go.Figure:
-    """Horizontal bars (name, value, colour), first on top, each with its number beside it."""
-    figure = blank(height=rows_height([name for name, _, _ in rows]), x=title)
+def bar_figure(rows: Sequence[tuple[str, float, str]], title: str) -> go.Figure:
+    """Return horizontal bars (name, value, colour), first on top, each with its number beside it."""
+    figure = empty_figure(height=rows_height([name for name, _, _ in rows]), x=title)
     values = [value for _, value, _ in rows][::-1]
     figure.add_bar(
         x=values,
@@ -55,8 +54,8 @@ def bars(rows: Sequence[tuple[str, float, str]], title: str) -> go.Figure:
     return figure
 
 
-def blank(height: int, x: str, y: str = "") -> go.Figure:
-    """A figure without data; `height` in pixels, `x` and `y` are the titles of the axes."""
+def empty_figure(height: int, x: str, y: str = "") -> go.Figure:
+    """Return a figure without data; `height` in pixels, `x` and `y` are the titles of the axes."""
     axis = {"showline": False, "zeroline": False, "automargin": True, "fixedrange": False, "title": {"standoff": 10}}
     return go.Figure(
         layout={
@@ -89,12 +88,12 @@ def name_rows(figure: go.Figure, names: Sequence[str]) -> None:
 
 
 def rows_height(names: Sequence[str]) -> int:
-    """Pixels that a chart with rows of these names needs."""
+    """Return the height in pixels of a chart with rows of these names."""
     lines = max((len(fold(name, _NAME_CHARACTERS)) for name in names), default=1)
     return 70 + max(_ROW_PX, _LINE_PX * lines + 4) * max(len(names), 1)
 
 
 def translucent(color: str, alpha: float) -> str:
-    """A colour `#rrggbb` with an opacity."""
+    """Return a colour `#rrggbb` with an opacity in [0, 1]."""
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{alpha})"

@@ -1,4 +1,4 @@
-"""Throughput against accuracy as plain values, which the page draws with Plotly and the picture as SVG."""
+"""Lay out charts of throughput against accuracy as plain values, which the page draws with Plotly and the picture as SVG."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from runtime.report.charts.axes import AccuracyAxis, accuracy_axis, rate_range
-from runtime.report.charts.label_placement import Box, Side, along, place
-from runtime.report.charts.style import Marker, Panel, Style, panels
+from runtime.report.charts.label_placement import Box, Side, line_boxes, place_labels
+from runtime.report.charts.style import Marker, Style
+from runtime.report.grouping import Panel, panels
 from runtime.report.headline import frontier, plottable
-from runtime.report.numbers import percent
+from runtime.report.text import percent
 from runtime.results.schema import Cell
 
 Position = tuple[float, float]
@@ -18,12 +19,12 @@ _MARKER_PX = 7.0
 _CROWDED = 10
 """A chart of more cells than this is split by runtime, if there are several."""
 _LABEL_CHARACTERS = 20
-"""A longer name is left to the legend."""
+"""Longer names appear in the legend only."""
 
 
 @dataclass(frozen=True)
 class Area:
-    """The size in pixels for which labels are laid out."""
+    """The size of a plot area in pixels, for which labels are placed."""
 
     width: float
     height: float
@@ -31,7 +32,7 @@ class Area:
 
 @dataclass(frozen=True)
 class Point:
-    """A cell in the chart. One below the axis stands at its foot, without an interval and with its top-1 in the label."""
+    """A cell in the chart. One below the axis is drawn at its foot, without an interval and with its top-1 in the label."""
 
     cell: Cell
     x: float
@@ -43,11 +44,11 @@ class Point:
     marker: Marker
     label: str
     side: Side | None
-    """Where the label goes; None where there is no room for it."""
+    """Side of the point on which the label is written; None where there is no room for it."""
 
 
 @dataclass(frozen=True)
-class Trail:
+class SeriesLine:
     """A line through the cells of one series on one runtime, from the largest budget to the smallest."""
 
     color: str
@@ -62,13 +63,13 @@ class Scatter:
     x_range: tuple[float, float]
     y_range: tuple[float, float]
     points: tuple[Point, ...]
-    trails: tuple[Trail, ...]
+    series_lines: tuple[SeriesLine, ...]
     frontier: tuple[Position, ...]
-    """Corners of the stairs below which a cell is beaten by another, slowest first."""
+    """Corners of the step line of the Pareto frontier, slowest first."""
 
 
 def charts(cells: Iterable[Cell], style: Style, area: Area) -> list[Scatter]:
-    """A chart per batch size and scenario of the cells that have both measures, all with one accuracy axis.
+    """Return a chart per batch size and scenario of the cells that have both measures, all with one accuracy axis.
 
     A crowded one is split by runtime; its parts share the throughput axis, so that they can still be compared.
     """
@@ -91,14 +92,14 @@ def _by_runtime(panel: Panel, style: Style) -> list[Panel]:
 
 
 def _scatter(panel: Panel, x_range: tuple[float, float], axis: AccuracyAxis, style: Style, area: Area) -> Scatter:
-    where = {cell.key: _position(cell, axis) for cell in panel.cells}
+    positions = {cell.key: _position(cell, axis) for cell in panel.cells}
     bare = Scatter(
         title=panel.title,
         x_range=x_range,
         y_range=(axis.low, axis.high),
-        points=tuple(_point(cell, where[cell.key], style, cell in axis.below) for cell in panel.cells),
-        trails=tuple(_trails(panel.cells, style, where)),
-        frontier=tuple(_stairs([where[cell.key] for cell in frontier(panel.cells) if cell not in axis.below])),
+        points=tuple(_point(cell, positions[cell.key], style, cell in axis.below) for cell in panel.cells),
+        series_lines=tuple(_series_lines(panel.cells, style, positions)),
+        frontier=tuple(_frontier_steps([positions[cell.key] for cell in frontier(panel.cells) if cell not in axis.below])),
     )
     return replace(bare, points=tuple(_labelled(bare, area)))
 
@@ -114,7 +115,7 @@ def _point(cell: Cell, position: Position, style: Style, below: bool) -> Point:
 
 
 def _labelled(chart: Scatter, area: Area) -> Iterator[Point]:
-    """The points with a side for each label, beside the markers, intervals and lines."""
+    """Yield the points with a side for each label, clear of markers, intervals and lines."""
 
     def pixels(position: Position) -> Position:
         (left, right), (low, high) = chart.x_range, chart.y_range
@@ -122,7 +123,7 @@ def _labelled(chart: Scatter, area: Area) -> Iterator[Point]:
 
     centres = [pixels((point.x, point.y)) for point in chart.points]
     obstacles = [Box(x - _MARKER_PX, y - _MARKER_PX, x + _MARKER_PX, y + _MARKER_PX) for x, y in centres]
-    lines: list[Sequence[Position]] = [chart.frontier, *(trail.positions for trail in chart.trails)]
+    lines: list[Sequence[Position]] = [chart.frontier, *(line.positions for line in chart.series_lines)]
     lines += [
         ((point.x, point.low), (point.x, point.high))
         for point in chart.points
@@ -130,8 +131,8 @@ def _labelled(chart: Scatter, area: Area) -> Iterator[Point]:
     ]
     for line in lines:
         for start, end in itertools.pairwise(line):
-            obstacles += along(pixels(start), pixels(end))
-    sides = place(centres, [point.label for point in chart.points], obstacles, Box(0, 0, area.width, area.height))
+            obstacles += line_boxes(pixels(start), pixels(end))
+    sides = place_labels(centres, [point.label for point in chart.points], obstacles, Box(0, 0, area.width, area.height))
     for point, side in zip(chart.points, sides, strict=True):
         yield replace(point, side=side)
 
@@ -141,21 +142,21 @@ def _position(cell: Cell, axis: AccuracyAxis) -> Position:
     return cell.images_per_s or 0.0, foot if cell in axis.below else 100 * (cell.top1 or 0.0)
 
 
-def _stairs(positions: Sequence[Position]) -> Iterator[Position]:
-    """Faster than a cell of the frontier, only the accuracy of the next one is to be had: straight down, then across."""
+def _frontier_steps(positions: Sequence[Position]) -> Iterator[Position]:
+    """Yield the corners of the frontier: from each cell down to the accuracy of the next faster one, then across to it."""
     for index, (x, y) in enumerate(positions):
         if index:
             yield positions[index - 1][0], y
         yield x, y
 
 
-def _trails(cells: Sequence[Cell], style: Style, where: dict[str, Position]) -> Iterator[Trail]:
+def _series_lines(cells: Sequence[Cell], style: Style, positions: dict[str, Position]) -> Iterator[SeriesLine]:
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault((style.series[cell.title].name, style.runtime(cell)), []).append(cell)
+        groups.setdefault((style.series[cell.display_name].name, style.runtime(cell)), []).append(cell)
     for members in groups.values():
-        series = style.series[members[0].title]
+        series = style.series[members[0].display_name]
         if series.connected and len(members) > 1:
             order = list(series.labels)
-            ordered = sorted(members, key=lambda cell: order.index(cell.title))
-            yield Trail(style.color(members[0]), tuple(where[cell.key] for cell in ordered))
+            ordered = sorted(members, key=lambda cell: order.index(cell.display_name))
+            yield SeriesLine(style.color(members[0]), tuple(positions[cell.key] for cell in ordered))

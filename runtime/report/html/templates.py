@@ -1,4 +1,4 @@
-"""The one Jinja2 environment: templates beside this file, everything escaped, an unknown name is an error."""
+"""Fill the Jinja2 templates beside this file: everything is escaped, and an unknown name is an error."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ def fill(template: str, **context: Any) -> str:
 
 
 def _asset(name: str) -> Markup:
-    """The text of a file of this folder, to be inlined as it is."""
+    """Return the text of a file of this folder, to be inlined as it is."""
     return Markup((_FOLDER / name).read_text(encoding="utf-8"))

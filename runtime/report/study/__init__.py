@@ -1,11 +1,11 @@
-"""From the rows of a study to tables, CSV and one self-contained page."""
+"""Write the tables, CSV files and the self-contained page of a study."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtime.report.html.dependencies import report_extra
+from runtime.report.formats import report_extra
 from runtime.report.study.tables import epochs_csv, rows_csv
 from runtime.results.study import StudyRow, StudySettings
 from vitnla.common.files import write_atomically
@@ -29,7 +29,7 @@ def write_study(settings: StudySettings, rows: Sequence[StudyRow], folder: Path,
 
 
 def require_html() -> None:
-    """Refuse, before the long work, a page that could not be written after it.
+    """Check before the long work that the page can be written after it.
 
     Raises:
         MissingDependencyError: the `report` extra is not installed.

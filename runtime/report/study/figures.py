@@ -1,4 +1,4 @@
-"""Plotly figures of a study."""
+"""Draw the Plotly figures of a study."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from html import escape
 
 import plotly.graph_objects as go
 
-from runtime.report.charts.plotting import bars, blank, translucent
+from runtime.report.charts import plotting
+from runtime.report.charts.plotting import empty_figure, translucent
 from runtime.report.charts.style import COLORS, DENSE_COLORS
-from runtime.report.numbers import percent
 from runtime.report.study.summary import Spread, Summary
+from runtime.report.text import percent
 from runtime.results.study import StudyRow
 
 
 def palette(summaries: Sequence[Summary]) -> dict[str, str]:
-    """A colour per method: grey for the baseline; the others repeat beyond the palette."""
+    """Return a colour per method: grey for the baseline; the others repeat beyond the palette."""
     others = [summary.label for summary in summaries if not summary.is_dense]
     colors = {label: COLORS[index % len(COLORS)] for index, label in enumerate(others)}
     return {summary.label: colors.get(summary.label, DENSE_COLORS[0]) for summary in summaries}
 
 
 def accuracy_figure(summaries: Sequence[Summary], colors: dict[str, str]) -> go.Figure:
-    """Test accuracy after each epoch: the mean over seeds as a line, their range as a band."""
-    figure = blank(height=420, x="epoch", y="test top-1, %")
+    """Draw test accuracy after each epoch: the mean over seeds as a line, their range as a band."""
+    figure = empty_figure(height=420, x="epoch", y="test top-1, %")
     for summary in summaries:
         curve, color = summary.curve(), colors[summary.label]
         epochs = [epoch for epoch, _ in curve]
@@ -52,10 +53,10 @@ def accuracy_figure(summaries: Sequence[Summary], colors: dict[str, str]) -> go.
 def bar_figure(
     summaries: Sequence[Summary], colors: dict[str, str], figure: Callable[[StudyRow], float | None], title: str
 ) -> go.Figure | None:
-    """The mean of a figure for each method that has it; None where none has."""
-    found = [(summary.label, summary.spread(figure)) for summary in summaries]
-    rows = [(label, spread.mean, colors[label]) for label, spread in found if spread is not None]
-    return bars(rows, title) if rows else None
+    """Draw the mean of a figure for each method that has it; None where none has."""
+    means = [(summary.label, summary.spread(figure)) for summary in summaries]
+    rows = [(label, spread.mean, colors[label]) for label, spread in means if spread is not None]
+    return plotting.bar_figure(rows, title) if rows else None
 
 
 def _detail(label: str, epoch: int, spread: Spread) -> str:

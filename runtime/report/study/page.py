@@ -1,4 +1,4 @@
-"""Assembles the page of a study: plain values that the template only lays out."""
+"""Assemble the page of a study as plain values, which the template only lays out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runtime.results.study import StudyRow, StudySettings
 
 
 def render_study(settings: StudySettings, rows: Sequence[StudyRow], title: str) -> str:
-    """The whole HTML document. It needs no network."""
+    """Return the whole HTML document. It needs no network."""
     summaries = summarise(rows)
     curves = [summary for summary in summaries if summary.curve()]
     colors = figures.palette(summaries)

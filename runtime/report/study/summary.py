@@ -1,4 +1,4 @@
-"""What the seeds of a method say together: means and ranges, and differences from the dense row of the same seed."""
+"""Summarise the seeds of a method: means and ranges, and differences from the dense row of the same seed."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ class Summary:
     """The baseline of each row's seed."""
 
     def spread(self, figure: Callable[[StudyRow], float | None]) -> Spread | None:
-        """Over the rows that have the figure."""
+        """Return mean and range over the rows that have the figure."""
         return spread_of(figure(row) for row in self.rows)
 
     def change(self, figure: Callable[[StudyRow], float | None]) -> Spread | None:
-        """The figure less that of the dense row of the same seed."""
+        """Return the difference of the figure from that of the dense row of the same seed."""
         return self._paired(figure, lambda ours, base: ours - base)
 
     def ratio(self, figure: Callable[[StudyRow], float | None]) -> Spread | None:
-        """The figure over that of the dense row of the same seed."""
+        """Return the ratio of the figure to that of the dense row of the same seed."""
         return self._paired(figure, lambda ours, base: ours / base if base else None)
 
     @property
     def is_dense(self) -> bool:
-        """Whether this is the baseline."""
+        """True if this is the baseline."""
         return self.rows[0].method == DENSE
 
     def curve(self) -> list[tuple[int, Spread]]:
-        """Test accuracy (a fraction) after each epoch; empty for methods that are not trained."""
+        """Return test accuracy (a fraction) after each epoch; empty for methods that are not trained."""
         points: dict[int, list[float]] = {}
         for row in self.rows:
             for point in row.epochs:
@@ -62,28 +62,28 @@ class Summary:
 
 
 def epoch_s(row: StudyRow) -> float | None:
-    """Seconds of training per epoch: the median, which one disturbed epoch does not move."""
+    """Return the median seconds of training per epoch, which one disturbed epoch does not move."""
     return median(point.train_s for point in row.epochs) if row.epochs else None
 
 
 def latency_ms(row: StudyRow) -> float | None:
-    """Median time of a call at the smallest batch size."""
+    """Return the median time of a call at the smallest batch size, ms."""
     return min(row.inference, key=lambda point: point.batch).latency_ms if row.inference else None
 
 
 def images_per_s(row: StudyRow) -> float | None:
-    """Throughput at the largest batch size."""
+    """Return the throughput at the largest batch size, images/s."""
     return max(row.inference, key=lambda point: point.batch).images_per_s if row.inference else None
 
 
 def spread_of(values: Iterable[float | None]) -> Spread | None:
-    """Mean and range of the values that are there; None without any."""
-    found = [value for value in values if value is not None]
-    return Spread(sum(found) / len(found), min(found), max(found), len(found)) if found else None
+    """Return mean and range of the values that are not None; None without any."""
+    known = [value for value in values if value is not None]
+    return Spread(sum(known) / len(known), min(known), max(known), len(known)) if known else None
 
 
 def summarise(rows: Sequence[StudyRow]) -> list[Summary]:
-    """Group the rows that were done by method and configuration: the baseline first, then in order of first appearance.
+    """Group the finished rows by method and configuration: the baseline first, then in order of first appearance.
 
     Of several rows with the same key the last one counts.
     """
@@ -96,18 +96,18 @@ def summarise(rows: Sequence[StudyRow]) -> list[Summary]:
 
 
 def finished(rows: Iterable[StudyRow]) -> dict[str, StudyRow]:
-    """The rows without an error, by key."""
+    """Return the rows without an error, by key."""
     return {row.key: row for row in rows if row.error is None}
 
 
 def failed(rows: Sequence[StudyRow]) -> list[StudyRow]:
-    """The last row of each key that was never done."""
+    """Return the last row of each key that never finished."""
     done = finished(rows)
     return list({row.key: row for row in rows if row.key not in done}.values())
 
 
 def warnings(rows: Iterable[StudyRow]) -> list[str]:
-    """What to beware of in the rows that were done."""
+    """Return the warnings of the finished rows."""
     return [
         f"{row.key}, batch {point.batch}: the speed was not yet stable after the warm-up"
         for row in finished(rows).values()

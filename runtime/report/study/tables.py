@@ -1,4 +1,4 @@
-"""The columns of a study, stated once, for the terminal, the page and CSV."""
+"""Define the columns of a study, for the terminal, the page and CSV alike."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from runtime.report.numbers import MISSING, percent, significant, times
 from runtime.report.study.summary import Spread, Summary, epoch_s, failed, images_per_s, latency_ms, summarise, warnings
+from runtime.report.text import MISSING, percent, significant, times
 from runtime.results.study import StudyRow
 
 
@@ -26,42 +26,42 @@ class Column:
     text: Callable[[float | None], str] = significant
 
     def show(self, summary: Summary, between: str = " ") -> str:
-        """The mean, and the range where seeds differ in what is shown: `83.10 [82.97, 83.30]`."""
-        found = self.spread(summary)
-        if found is None:
+        """Return the mean, and the range where seeds differ in the shown digits: `83.10 [82.97, 83.30]`."""
+        spread = self.spread(summary)
+        if spread is None:
             return MISSING
-        mean, low, high = (self.text(value) for value in (found.mean, found.low, found.high))
+        mean, low, high = (self.text(value) for value in (spread.mean, spread.low, spread.high))
         return mean if low == high else f"{mean}{between}[{low}, {high}]"
 
 
 def _points(value: float | None) -> str:
-    """A difference of fractions in points, with its sign."""
+    """Return a difference of fractions in points, with its sign."""
     return MISSING if value is None else f"{100 * value:+.2f}"
 
 
 def accuracy_columns(summaries: Sequence[Summary]) -> list[Column]:
-    """How good each method is and how long it takes to make, less the columns that no row has anything for."""
+    """Return the columns of accuracy and of the time to make each method, without those that no row has a figure for."""
     every = [
-        Column("Top-1 %", lambda one: one.spread(lambda row: row.top1), percent),
-        Column("vs dense, points", lambda one: None if one.is_dense else one.change(lambda row: row.top1), _points),
-        Column("Train s/epoch", lambda one: one.spread(epoch_s)),
-        Column("× dense", lambda one: None if one.is_dense else one.ratio(epoch_s), times),
-        Column("Calibrate s", lambda one: one.spread(lambda row: row.calibrate_s)),
-        Column("Decompose s", lambda one: one.spread(lambda row: row.decompose_s)),
+        Column("Top-1 %", lambda summary: summary.spread(lambda row: row.top1), percent),
+        Column("vs dense, points", lambda summary: None if summary.is_dense else summary.change(lambda row: row.top1), _points),
+        Column("Train s/epoch", lambda summary: summary.spread(epoch_s)),
+        Column("× dense", lambda summary: None if summary.is_dense else summary.ratio(epoch_s), times),
+        Column("Calibrate s", lambda summary: summary.spread(lambda row: row.calibrate_s)),
+        Column("Decompose s", lambda summary: summary.spread(lambda row: row.decompose_s)),
     ]
     return _with_figures(every, summaries)
 
 
 def cost_columns(summaries: Sequence[Summary]) -> list[Column]:
-    """What running and training each model costs, less the columns that no row has anything for."""
+    """Return the columns of the costs of running and training each model, without those that no row has a figure for."""
     batches = sorted({point.batch for summary in summaries for row in summary.rows for point in row.inference}) or [1]
     every = [
-        Column(f"ms, batch {batches[0]}", lambda one: one.spread(latency_ms)),
-        Column(f"Images/s, batch {batches[-1]}", lambda one: one.spread(images_per_s)),
-        Column("Infer MiB", lambda one: one.spread(lambda row: row.inference_peak_mb)),
-        Column("Train MiB", lambda one: one.spread(lambda row: row.training_peak_mb)),
-        Column("Parameters", lambda one: one.spread(lambda row: row.parameters)),
-        Column("MACs", lambda one: one.spread(lambda row: row.macs.ratio if row.macs else None), times),
+        Column(f"ms, batch {batches[0]}", lambda summary: summary.spread(latency_ms)),
+        Column(f"Images/s, batch {batches[-1]}", lambda summary: summary.spread(images_per_s)),
+        Column("Infer MiB", lambda summary: summary.spread(lambda row: row.inference_peak_mb)),
+        Column("Train MiB", lambda summary: summary.spread(lambda row: row.training_peak_mb)),
+        Column("Parameters", lambda summary: summary.spread(lambda row: row.parameters)),
+        Column("MACs", lambda summary: summary.spread(lambda row: row.macs.ratio if row.macs else None), times),
     ]
     return _with_figures(every, summaries)
 
@@ -71,7 +71,7 @@ def _with_figures(every: Sequence[Column], summaries: Sequence[Summary]) -> list
 
 
 def epoch_columns(summaries: Sequence[Summary]) -> list[Column]:
-    """A column of test accuracy for each epoch."""
+    """Return a column of test accuracy for each epoch."""
     epochs = sorted({epoch for summary in summaries for epoch, _ in summary.curve()})
     return [Column(f"Epoch {epoch}", partial(_after, epoch), percent) for epoch in epochs]
 
@@ -81,7 +81,7 @@ def _after(epoch: int, summary: Summary) -> Spread | None:
 
 
 def study_tables(rows: Sequence[StudyRow]) -> Group:
-    """Tables of accuracy, of cost and of the epochs for the terminal, and what could not be done."""
+    """Return tables of accuracy, of cost and of the epochs for the terminal, and the failures."""
     summaries = summarise(rows)
     curves = [summary for summary in summaries if summary.curve()]
     parts: list[Table | Text] = [
@@ -106,12 +106,12 @@ def _table(title: str, summaries: Sequence[Summary], shown: Sequence[Column]) ->
 
 
 def rows_csv(rows: Sequence[StudyRow]) -> str:
-    """One line per row, failed ones included, at full precision; accuracies are fractions."""
+    """Return CSV with one line per row, failed ones included, at full precision; accuracies are fractions."""
     return _csv([_flat(row) for row in rows])
 
 
 def epochs_csv(rows: Sequence[StudyRow]) -> str:
-    """One line per epoch of each row."""
+    """Return CSV with one line per epoch of each row."""
     return _csv(
         [
             {"method": row.method, "label": row.label, "seed": row.seed, **point.model_dump()}

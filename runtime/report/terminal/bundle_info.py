@@ -1,4 +1,4 @@
-"""What is inside a bundle, for the terminal and as JSON."""
+"""Describe a bundle for the terminal and as JSON (`vitdeploy info`)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rich.table import Table
 from rich.text import Text
 
 from runtime.bundle.schema import Bundle, Manifest
-from runtime.report.numbers import MISSING, percent
-from runtime.report.terminal.fit import Column, Fitted
+from runtime.report.terminal.fit import Column, FittedTable
+from runtime.report.text import MISSING, percent
 from vitnla.common.measures import Cost, LayerRow
 
 _LABELS = 5
-"""So many class names are shown."""
+"""Number of class names that are shown."""
 
 
-def contents_record(bundle: Bundle) -> dict[str, Any]:
-    """The manifest as JSON, with what is not in it: the folder, the model's size on disk, and the engines."""
+def bundle_info_record(bundle: Bundle) -> dict[str, Any]:
+    """Return the manifest as JSON, with the folder, the model's size on disk in bytes, and the engines."""
     manifest = bundle.manifest
     return {
         "bundle": str(bundle.folder),
@@ -32,14 +32,14 @@ def contents_record(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def contents_tables(bundle: Bundle) -> Group:
-    """The facts, the engines where there are any, and a row per linear where a method has left them."""
+def bundle_info_tables(bundle: Bundle) -> Group:
+    """Return tables of facts, of the engines if any, and of the linears if the method reports them."""
     facts = Table(box=None, show_header=False, padding=(0, 1), pad_edge=False)
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")
     for name, value in _facts(bundle):
         facts.add_row(name, Text(value))
-    parts: list[Table | Fitted | Text] = [facts]
+    parts: list[Table | FittedTable | Text] = [facts]
     if engines := bundle.engine_records():
         columns = [
             Column("Engine", [record.file for record in engines], numeric=False),
@@ -51,14 +51,14 @@ def contents_tables(bundle: Bundle) -> Group:
             Column("Graph max rel.", [f"{record.graph_max_rel:.1e}" for record in engines], rank=3),
             Column("Built in s", [f"{record.build_seconds:.1f}" for record in engines], rank=1),
         ]
-        parts += [Text(), Fitted(columns, {})]
+        parts += [Text(), FittedTable(columns, {})]
     if rows := bundle.manifest.layers:
         parts += [Text(), _layers(rows)]
     return Group(*parts)
 
 
-def _layers(rows: tuple[LayerRow, ...]) -> Fitted:
-    return Fitted(
+def _layers(rows: tuple[LayerRow, ...]) -> FittedTable:
+    return FittedTable(
         [
             Column("Linear", [f"{row.block}.{row.linear}" for row in rows], numeric=False),
             Column("Rank", ["dense" if row.rank is None else f"{row.rank} of {row.full_rank}" for row in rows]),
@@ -72,7 +72,7 @@ def _layers(rows: tuple[LayerRow, ...]) -> Fitted:
 
 
 def _width(row: LayerRow) -> str:
-    """The linear's features, and those that it had."""
+    """Return the linear's features (out × in), and the former ones where it was narrowed."""
     if row.shape is None:
         return MISSING
     now = " × ".join(map(str, row.shape))
@@ -122,7 +122,7 @@ def _cost(cost: Cost) -> str:
 
 
 def _settings(config: dict[str, Any]) -> str:
-    """The method's settings that were set; long ones, such as a measured latency model, by name only."""
+    """Return the method's settings that are not null; long ones, such as a measured latency model, by name only."""
     words = []
     for name, value in config.items():
         if value is not None:
@@ -140,5 +140,7 @@ def _preprocessing(manifest: Manifest) -> str:
 
 def _value(value: Any) -> str:
     return (
-        " ".join(f"{one:.4g}" if isinstance(one, float) else str(one) for one in value) if isinstance(value, list) else str(value)
+        " ".join(f"{item:.4g}" if isinstance(item, float) else str(item) for item in value)
+        if isinstance(value, list)
+        else str(value)
     )

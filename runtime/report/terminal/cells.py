@@ -1,81 +1,89 @@
-"""The tables of the terminal."""
+"""The tables of `vitdeploy bench` for the terminal, and the losses by step of an export."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Group
 from rich.text import Text
 
-from runtime.check.parity import ParityRow
 from runtime.report import tables
-from runtime.report.charts.style import Panel, panels
-from runtime.report.grouped_warnings import notices
-from runtime.report.numbers import MISSING, percent
-from runtime.report.terminal.fit import Column, Fitted
+from runtime.report.grouped_warnings import group_warnings
+from runtime.report.grouping import Panel, full_names, panels, with_labels
+from runtime.report.terminal.fit import Column, FittedTable
+from runtime.report.text import MISSING, percent
 from runtime.results.schema import Cell
+from vitnla.common.measures import LossStage
 
 _RANKS = {
     "bundle": 0, "runtime": 0, "precision": 0, "batch": 0, "rate": 1, "bound": 1, "images_per_s": 2, "ratio": 0, "top1": 0,
     "half": 5, "agreement": 3, "p50": 4, "p90": 8, "peak_rss_mb": 6, "device_mb": 6, "model_mb": 7, "utilisation": 9,
 }  # fmt: skip
-"""The columns in their order, and in which order a narrow terminal gives them up: the highest first, 0 never."""
+"""The columns in order, and the rank by which a narrow terminal drops them: the highest first, 0 never."""
 _TOP1 = {
     "top1": tables.Column("top1", "Top-1 %", lambda cell: percent(cell.top1), lambda cell: cell.top1),
     "half": tables.Column("half", "±", lambda cell: percent(tables.top1_half(cell)), tables.top1_half),
 }
-"""Top-1 and half its interval, which can be given up by itself."""
+"""Top-1, and half its interval as a column that can be dropped by itself."""
+
+_INCONCLUSIVE = (
+    f"{tables.INCONCLUSIVE_MARK} inconclusive: the interval is too wide to tell a difference; give a longer --duration"
+)
 
 
 def cells_table(cells: Sequence[Cell]) -> Group:
-    """One row per cell, by batch size; below it those that could not be run, with their reason, and what to beware of."""
+    """Return one row per cell, by batch size; below it full names of shortened bundles, failures with their reason, and warnings."""
+    cells = with_labels(cells)
     measured = [cell for cell in cells if cell.error is None]
     groups = panels(measured)
     ordered = [cell for group in groups for cell in group.cells]
-    parts: list[Fitted | Text] = []
+    parts: list[FittedTable | Text] = []
     if ordered:
         runtimes = {cell.runtime for cell in ordered}
         shown = {"runtime": len(runtimes) > 1, "batch": any(cell.batch_search for cell in ordered)}
         keys = [key for key in _RANKS if shown.get(key, True)]
         columns = tables.columns_for(ordered, keys, tables.COLUMNS | _TOP1)
-        fields = [Column(one.heading, [one.text(cell) for cell in ordered], one.numeric, _RANKS[one.key]) for one in columns]
-        parts.append(Fitted(fields, _headings(groups, f" on {runtimes.pop()}" if len(runtimes) == 1 else "")))
-    parts += [Text(f"{cell.key} could not be run: {cell.error}", style="red") for cell in cells if cell.error is not None]
-    parts += [Text(f"{notice.text}: {notice.extent}", style="dim") for notice in notices(cells)]
+        unclear = frozenset(row for row, cell in enumerate(ordered) if tables.is_inconclusive(cell))
+        fields = [
+            Column(
+                column.heading, [column.text(cell) for cell in ordered], column.numeric, _RANKS[column.key],
+                unclear if column.key == "ratio" else frozenset(),
+            )
+            for column in columns
+        ]  # fmt: skip
+        parts.append(FittedTable(fields, _headings(groups, f" on {runtimes.pop()}" if len(runtimes) == 1 else "")))
+    if any(map(tables.is_inconclusive, ordered)):
+        parts.append(Text(_INCONCLUSIVE, style="dim"))
+    parts += [Text(f"{label}: {name}", style="dim") for label, name in full_names(cells).items()]
+    parts += [Text(f"{cell.display_key} could not be run: {cell.error}", style="red") for cell in cells if cell.error is not None]
+    parts += [Text(f"{group.text}: {group.extent}", style="dim") for group in group_warnings(cells)]
     return Group(*parts)
 
 
-def _headings(groups: Sequence[Panel], where: str) -> dict[int, str]:
-    """The title of each group, before its first row."""
+def _headings(groups: Sequence[Panel], suffix: str) -> dict[int, str]:
+    """Return the title of each group by the index of its first row."""
     firsts = itertools.accumulate((len(group.cells) for group in groups[:-1]), initial=0)
-    return {first: group.title + where for first, group in zip(firsts, groups, strict=True)}
+    return {first: group.title + suffix for first, group in zip(firsts, groups, strict=True)}
 
 
-def parity_table(rows: Sequence[ParityRow]) -> Group:
-    """One row per bundle and runtime: the largest relative difference of a logit, its tolerance, and the accuracy."""
+def losses_table(losses: Mapping[str, Sequence[LossStage]]) -> Group:
+    """Return one row per bundle and step of its export; bundles without recorded steps have none."""
+    rows = [(name, stage) for name, stages in losses.items() for stage in stages]
     columns = [
-        Column("Bundle", [row.bundle for row in rows], numeric=False),
-        Column("Runtime", [row.runtime for row in rows], numeric=False),
-        Column("Verdict", [row.verdict for row in rows], numeric=False),
-        Column("Max rel.", [MISSING if row.max_rel is None else f"{row.max_rel:.1e}" for row in rows]),
-        Column("Limit", [f"{row.tolerance:.0e}" for row in rows]),
-        Column("Top-1 %", [percent(row.top1) for row in rows], rank=1),
-        Column("Agree %", [percent(row.agreement) for row in rows], rank=2),
-        Column("Lost", [_count(row.lost) for row in rows], rank=3),
-        Column("Gained", [_count(row.gained) for row in rows], rank=4),
-        Column("McNemar p", [_decimals(row.p_value, 3) for row in rows], rank=5),
-        Column("KL", [MISSING if row.divergence is None else f"{row.divergence:.1e}" for row in rows], rank=6),
-        Column("ECE %", [percent(row.calibration_error) for row in rows], rank=7),
-        Column("Cosine", [_decimals(row.cosine, 4) for row in rows], rank=8),
+        Column("Bundle", [name for name, _ in rows], numeric=False),
+        Column("Lost by", [stage.stage for _, stage in rows], numeric=False),
+        Column("Change", [points(stage) for _, stage in rows]),
+        Column("Top-1 %", [percent(stage.top1) for _, stage in rows], rank=5),
+        Column("Lost", [f"{stage.lost:,}" for _, stage in rows], rank=2),
+        Column("Gained", [f"{stage.gained:,}" for _, stage in rows], rank=3),
+        Column("Flips", [f"{stage.flips:,}" for _, stage in rows], rank=1),
+        Column("Margin", [MISSING if stage.flip_margin is None else f"{stage.flip_margin:.3f}" for _, stage in rows], rank=4),
+        Column("Logits by", [f"{100 * stage.logit_error:.1f} %" for _, stage in rows], rank=6),
     ]
-    errors = [Text(f"{row.bundle} on {row.runtime}: {row.error}", style="red") for row in rows if row.error is not None]
-    return Group(Fitted(columns, {}), *errors)
+    return Group(Text("\nLoss by step of the export", style="bold"), FittedTable(columns, {}))
 
 
-def _decimals(value: float | None, places: int) -> str:
-    return MISSING if value is None else f"{value:.{places}f}"
-
-
-def _count(value: int | None) -> str:
-    return MISSING if value is None else f"{value:,}"
+def points(stage: LossStage) -> str:
+    """Return the change of top-1 in points, with its sign: a loss is negative."""
+    return f"{0.0 - round(stage.lost_points, 2):+.2f}"

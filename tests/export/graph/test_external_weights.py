@@ -17,7 +17,7 @@ from runtime.bench.plan import BenchPlan, Target
 from runtime.bench.run import run_bench
 from runtime.bundle.schema import MODEL, Bundle, open_bundle
 from runtime.check.bundle_check import self_check
-from runtime.report.terminal.bundle_info import contents_record
+from runtime.report.terminal.bundle_info import bundle_info_record
 from runtime.runners.trt.library import RTX
 from tests.helpers.exports import export_decomposition
 from vitnla.common.errors import InputError
@@ -45,7 +45,7 @@ def bundle(
 def test_the_data_are_hashed_and_counted(bundle: Bundle, tiny_low_rank_bundle: Bundle) -> None:
     assert {MODEL, DATA} < set(bundle.manifest.files)
     sizes = [(bundle.folder / name).stat().st_size for name in (MODEL, DATA)]
-    assert bundle.model_bytes() == contents_record(bundle)["model_bytes"] == sum(sizes)
+    assert bundle.model_bytes() == bundle_info_record(bundle)["model_bytes"] == sum(sizes)
     assert sizes[1] > 1000
     assert "more weights than that allows" in bundle.manifest.graph.simplifier
     assert bundle.manifest.graph.low_rank_pairs == tiny_low_rank_bundle.manifest.graph.low_rank_pairs

@@ -31,8 +31,8 @@ from runtime.runners.trt.library import RTX
 from tests.conftest import shaken
 from tests.helpers.bundles import agreeing_evaluation
 from vitnla.common.errors import InputError, VerdictError
+from vitnla.common.preprocessing import Interpolation
 from vitnla.data.dataset import Dataset
-from vitnla.data.image_files import Interpolation
 from vitnla.data.pixel_map import pixel_map
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.model import VisionTransformer, ViTConfig

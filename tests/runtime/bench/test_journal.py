@@ -44,7 +44,7 @@ def test_an_interrupted_bench_goes_on(tiny_bundle: Bundle, tiny_data: Dataset, f
     assert quick.samples_ms[: len(first.samples_ms)] == first.samples_ms
     assert len(quick.rounds_images_per_s) == 3
     assert quick.accuracy_images == 20
-    assert "measured in more than one sitting: interrupted after round 2" in quick.warnings
+    assert "measured across an interruption, which came after round 2" in quick.warnings
     assert "SIGSEGV" in (crashed.error or "")
 
     scored = open_journal(results, chosen, evaluation)

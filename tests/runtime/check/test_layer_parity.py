@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 from export.cli.main import app
 from export.graph.stream_taps import find_taps, marked
 from export.graph.trace import trace
-from export.layer_parity import find_departure
+from export.layer_parity import check_layer_parity
 from runtime.bench.plan import Target
 from runtime.bundle.schema import MODEL, Bundle
-from runtime.check.layer_parity import Departure, LayerError, departs, first_departure, layer_error
-from runtime.report.terminal.layer_parity import conclusion
+from runtime.check.layer_parity import LayerParity, LayerParityRow, bisect_first, is_over, layer_parity_row
+from runtime.report.terminal.parity import conclusion
 from tests.helpers.bundles import copy_bundle
 from vitnla.common.errors import InputError
 from vitnla.common.files import sha256_file
@@ -54,36 +54,36 @@ def test_bisection_finds_the_first_in_logarithmically_many_probes(count: int) ->
             asked.append(place)
             return wanted is not None and place >= wanted
 
-        assert first_departure(count, broken) == wanted
+        assert bisect_first(count, broken) == wanted
         assert len(asked) <= (1 if wanted is None else 1 + math.ceil(math.log2(count)))
 
 
-def test_errors_are_of_norms_and_what_is_not_finite_has_departed() -> None:
+def test_errors_are_of_norms_and_what_is_not_finite_is_over() -> None:
     reference = np.array([[3.0, 4.0]], np.float32)
-    found = layer_error("blocks.0", "mlp", np.array([[3.0, 4.5]], np.float32), reference)
+    found = layer_parity_row("blocks.0", "mlp", np.array([[3.0, 4.5]], np.float32), reference)
     assert found.relative_error == pytest.approx(0.1)
     assert found.cosine == pytest.approx((9 + 18) / (5 * math.hypot(3, 4.5)))
-    assert departs(found, 0.05)
-    assert not departs(found, 0.11)
-    spoilt = layer_error("blocks.0", "mlp", np.array([[np.nan, 4.0]], np.float32), reference)
-    assert (spoilt.relative_error, spoilt.cosine, departs(spoilt, 1e9)) == (None, None, True)
+    assert is_over(found, 0.05)
+    assert not is_over(found, 0.11)
+    spoilt = layer_parity_row("blocks.0", "mlp", np.array([[np.nan, 4.0]], np.float32), reference)
+    assert (spoilt.relative_error, spoilt.cosine, is_over(spoilt, 1e9)) == (None, None, True)
 
 
 @pytest.mark.parametrize("runtime", ["ort", "openvino"])
-def test_a_clean_bundle_departs_nowhere(tiny_bundle: Bundle, runtime: str) -> None:
-    found = find_departure(tiny_bundle, Target(runtime), threads=1)
+def test_a_clean_bundle_is_within_the_tolerance(tiny_bundle: Bundle, runtime: str) -> None:
+    found = check_layer_parity(tiny_bundle, Target(runtime), threads=1)
     assert (found.first, found.probes, found.reference) == (None, 1, "torch fp32")
     names = [(row.layer, row.part) for row in found.layers]
     assert names[:3] == [("input", "embedding"), ("blocks.0", "attention"), ("blocks.0", "mlp")]
     assert names[-1] == ("output", "head")
     assert all(row.relative_error is not None and row.relative_error < 1e-5 for row in found.layers)
-    assert "No layer departs" in conclusion(found)
+    assert "No layer is over the tolerance" in conclusion(found)
 
 
 @pytest.mark.parametrize(("block", "bias", "part"), [(1, "attn.proj", "attention"), (0, "mlp.fc2", "mlp"), (1, "mlp.fc1", "mlp")])
 def test_a_wound_is_found_where_it_is(tiny_bundle: Bundle, tmp_path: Path, block: int, bias: str, part: str) -> None:
     wounded = wound(tiny_bundle, tmp_path, f"blocks.{block}.{bias}.bias")
-    found = find_departure(wounded, Target("ort"), threads=1)
+    found = check_layer_parity(wounded, Target("ort"), threads=1)
     assert found.first is not None
     assert (found.layers[found.first].layer, found.layers[found.first].part) == (f"blocks.{block}", part)
     assert found.probes <= 1 + math.ceil(math.log2(len(found.layers)))
@@ -92,7 +92,7 @@ def test_a_wound_is_found_where_it_is(tiny_bundle: Bundle, tmp_path: Path, block
 
 def test_an_error_that_a_norm_takes_away_again_is_found_all_the_same(tiny_bundle: Bundle, tmp_path: Path) -> None:
     wounded = wound(tiny_bundle, tmp_path, "blocks.1.attn.proj.bias", constant=True)
-    found = find_departure(wounded, Target("ort"), threads=1)
+    found = check_layer_parity(wounded, Target("ort"), threads=1)
     assert found.first is not None
     assert (found.layers[found.first].layer, found.layers[found.first].part) == ("blocks.1", "attention")
     assert found.probes == len(found.layers)
@@ -122,7 +122,7 @@ def test_norms_without_weights_and_a_missing_last_norm_are_read_too(tiny_source:
 
 def test_engines_and_strange_graphs_are_refused_in_one_line(tiny_bundle: Bundle) -> None:
     with pytest.raises(InputError, match="expected a runtime that runs the graph") as refused:
-        find_departure(tiny_bundle, Target("trt"), threads=1)
+        check_layer_parity(tiny_bundle, Target("trt"), threads=1)
     assert "compiled engine" in str(refused.value.hint)
     graph = onnx.load(tiny_bundle.model_path)
     kept = [node for node in graph.graph.node if node.op_type != "LayerNormalization"]
@@ -134,11 +134,11 @@ def test_engines_and_strange_graphs_are_refused_in_one_line(tiny_bundle: Bundle)
 
 def test_a_bundle_of_an_onnx_file_is_compared_with_its_own_graph(tiny_bundle: Bundle, tmp_path: Path) -> None:
     given = copy_bundle(tiny_bundle, tmp_path / "given", model=None)
-    found = find_departure(given, Target("ort"), threads=1)
+    found = check_layer_parity(given, Target("ort"), threads=1)
     assert (found.reference, found.first) == ("graph without optimisation", None)
     lowered = copy_bundle(tiny_bundle, tmp_path / "lowered", model=None, precision="int8")
     with pytest.raises(InputError, match="holds no fp32 graph"):
-        find_departure(lowered, Target("ort"), threads=1)
+        check_layer_parity(lowered, Target("ort"), threads=1)
 
 
 def test_the_command_gives_table_losses_and_json(tiny_bundle: Bundle) -> None:
@@ -147,18 +147,20 @@ def test_the_command_gives_table_losses_and_json(tiny_bundle: Bundle) -> None:
     record = json.loads(said.stdout)
     (one,) = record["layers"]
     assert one.pop("steepest") is None
-    assert Departure.model_validate(one).first is None
+    assert LayerParity.model_validate(one).first is None
     assert [stage["stage"] for stage in record["losses"]] == ["decomposition"]
     shown = CliRunner().invoke(app, words).stdout
-    assert all(text in shown for text in ("Loss by step of the export", "decomposition", "blocks.0", "No layer departs"))
+    assert all(
+        text in shown for text in ("Loss by step of the export", "decomposition", "blocks.0", "No layer is over the tolerance")
+    )
 
 
 def test_where_the_error_grows_most_is_marked() -> None:
     rows = tuple(
-        LayerError(layer=f"blocks.{place}", part="mlp", relative_error=error, cosine=1.0)
+        LayerParityRow(layer=f"blocks.{place}", part="mlp", relative_error=error, cosine=1.0)
         for place, error in enumerate((0.01, 0.02, 0.08, 0.09))
     )
-    found = Departure(
+    found = LayerParity(
         bundle="b", runtime="ort", precision="int8", reference="torch fp32", tolerance=0.2, layers=rows, first=None, probes=1
     )
     assert found.steepest == 2

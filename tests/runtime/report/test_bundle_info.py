@@ -16,7 +16,7 @@ from export.cli.main import main
 from export.engine.build import build_engines, plan_engines
 from export.graph.metadata import read_metadata
 from runtime.bundle.schema import MODEL, Bundle, open_bundle
-from runtime.report.terminal.bundle_info import contents_tables
+from runtime.report.terminal.bundle_info import bundle_info_tables
 from runtime.runners.trt.library import RTX
 from tests.helpers.bundles import copy_bundle
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 def printed(bundle: Bundle, width: int = 160) -> str:
     console = Console(width=width, record=True, file=None, quiet=False, force_terminal=False)
     with console.capture() as capture:
-        console.print(contents_tables(bundle))
+        console.print(bundle_info_tables(bundle))
     return capture.get()
 
 

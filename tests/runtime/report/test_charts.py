@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from runtime.report.charts.axes import rate_range, ticks
-from runtime.report.charts.label_placement import SIDES, Box, label_box, place
+from runtime.report.charts.label_placement import SIDES, Box, label_box, place_labels
 from runtime.report.charts.scatter import Area, Scatter, charts
-from runtime.report.charts.series import series_of
-from runtime.report.charts.style import style_of
+from runtime.report.charts.style import series_of, style_of
 from runtime.report.formats import write
-from runtime.report.terminal.names import fold
+from runtime.report.text import fold
 from tests.helpers.cells import cell, series
 from vitnla.common.errors import InputError
 
@@ -39,7 +38,7 @@ def test_a_series_has_one_colour_and_one_line_per_runtime() -> None:
     (first, second) = charts(cells, style, AREA)
     assert (first.title, second.title) == ("batch 1, ort", "batch 1, openvino")
     assert first.x_range == second.x_range
-    assert [[round(x) for x, _ in trail.positions] for trail in first.trails] == [[363, 403, 462], [363, 403, 462]]
+    assert [[round(x) for x, _ in trail.positions] for trail in first.series_lines] == [[363, 403, 462], [363, 403, 462]]
 
 
 def test_a_cell_at_chance_stands_at_the_foot_and_says_its_accuracy() -> None:
@@ -74,10 +73,10 @@ def test_labels_of_a_series_are_all_there_apart_and_inside() -> None:
 
 def test_a_label_without_room_is_left_out() -> None:
     area = Box(0, 0, 200, 200)
-    assert place([(100, 100)], ["name"], [], area) == [SIDES[0]]
-    assert place([(190, 100)], ["name"], [], area)[0] not in (None, SIDES[0])
-    assert place([(100, 100)], ["name"], [area], area) == [None]
-    assert place([(100, 100)], [""], [], area) == [None]
+    assert place_labels([(100, 100)], ["name"], [], area) == [SIDES[0]]
+    assert place_labels([(190, 100)], ["name"], [], area)[0] not in (None, SIDES[0])
+    assert place_labels([(100, 100)], ["name"], [area], area) == [None]
+    assert place_labels([(100, 100)], [""], [], area) == [None]
 
 
 def test_throughput_starts_at_zero_only_where_a_cell_is_near_it() -> None:

@@ -10,16 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from runtime.report.charts.figures import rank_figure
-from runtime.report.charts.loss_chart import losses_figure
+from runtime.report.charts.figures import losses_figure, rank_figure
 from runtime.report.charts.scatter import Area, charts
-from runtime.report.charts.style import panels, style_of
+from runtime.report.charts.style import style_of
 from runtime.report.formats import write
+from runtime.report.grouping import panels, sections, with_labels
 from runtime.report.headline import frontier, headline, role
 from runtime.report.html.page import view
-from runtime.report.html.sections import sections
+from runtime.report.loss_attribution import attribute_losses
 from runtime.report.tables import columns_for, unsteady_text
-from runtime.report.terminal.losses import journeys
 from runtime.results.schema import Cell, read_cells
 from tests.helpers.cells import cell, ratio
 from vitnla.common.errors import InputError
@@ -106,6 +105,87 @@ def test_the_answer_of_a_tuning_is_what_the_report_is_about() -> None:
     assert [point.label.startswith("answer:") for point in chart.points] == [False, False, True]
 
 
+WIDE = {"baseline": "dense/ort/fp32/b1", "value": 0.97, "low": 0.66, "high": 1.43}
+
+
+def test_an_inconclusive_ratio_is_called_so_in_every_form(tmp_path: Path) -> None:
+    cells = [
+        cell("dense", 100, 0.94),
+        cell("svd", 97, 0.93, ratio=WIDE),
+        cell("pca", 99, 0.93, ratio=ratio("dense/ort/fp32/b1", 0.8)),
+    ]
+    assert headline(cells) == (
+        "Nothing was faster than its baseline: of 2 compared cells, 0 showed no difference, 1 was inconclusive and 1 was slower."
+    )
+    texts = {}
+    for form in ("html", "md", "csv", "json"):
+        write(cells, tmp_path / form, form, "title")
+        texts[form] = (tmp_path / form).read_text()
+    assert '<b class="inconclusive">0.97×</b>' in texts["html"]
+    assert texts["html"].count('<small class="tag">inconclusive</small>') == 1
+    assert "| 0.97× [0.66, 1.43] ? | inconclusive |" in texts["md"]
+    assert [row["verdict"] for row in csv.DictReader(io.StringIO(texts["csv"]))] == ["", "inconclusive", "slower"]
+    assert [one["ratio"] and one["ratio"]["verdict"] for one in json.loads(texts["json"])["cells"]] == [
+        None,
+        "inconclusive",
+        "slower",
+    ]
+    gains = [{**WIDE, "value": 1.03, "low": 0.8, "high": 1.3}]
+    chosen = [cell("dense", 1, 0.9), cell("mild", 3, 0.898, answer={"question": "the fastest", "gains": gains})]
+    assert headline(chosen).endswith("1.03× (95 % interval 0.80 to 1.30, inconclusive) of dense/ort/fp32/b1.")
+
+
+LONG = "auto-0.6-by-openvino-int8-int8-openvino-symmetric"
+
+
+def test_labels_are_short_and_unique_within_a_section() -> None:
+    cost = {"dense": 100, "model": 60}
+    tuned = {"method": "auto", "precision": "int8", "macs": cost}
+
+    def labels(*cells: Cell) -> list[str]:
+        return [one.display_name for one in with_labels(cells)]
+
+    assert labels(cell("svd", 1, 0.9, macs=cost), cell(LONG, 1, 0.9, **tuned)) == ["svd", "auto 0.60 int8"]
+    assert labels(cell(f"{LONG}-dense", 1, 0.9, method="none", precision="int8")) == ["dense int8"]
+    assert labels(cell(LONG, 1, 0.9, **tuned), cell(f"{LONG}-2", 1, 0.9, **tuned)) == ["auto 0.60 int8 #1", "auto 0.60 int8 #2"]
+    assert labels(cell("svd", 1, 0.9, label="s"), cell("pca", 1, 0.9, label="p"), cell("none", 1, 0.9, label="p")) == [
+        "s",
+        "pca",
+        "none",
+    ]
+    assert labels(cell("svd", 1, 0.9, label="dense"), cell("dense", 1, 0.9)) == ["svd", "dense"]
+    twice = [cell(LONG, 1, 0.9, **tuned), cell(LONG, 1, 0.9, batch=16, **tuned)]
+    assert labels(*twice) == ["auto 0.60 int8"] * 2
+    (section,) = sections(twice)
+    assert [one.bundle for one in section.cells] == [LONG, LONG]
+    assert len({one.display_key for one in section.cells}) == 2
+
+
+def test_headline_and_page_show_labels_and_files_keep_names(tmp_path: Path) -> None:
+    tuned = {"method": "auto", "precision": "int8", "macs": {"dense": 100, "model": 60}, "runtime": "openvino"}
+    dense = f"{LONG}-dense"
+    gain = ratio(f"{dense}/openvino/int8/b1", 1.5)
+    cells = [
+        cell(dense, 2, 0.9, method="none", precision="int8", runtime="openvino"),
+        cell(LONG, 3, 0.898, answer={"question": "the fastest within 1 point", "gains": [gain]}, ratio=gain, **tuned),
+    ]
+    (section,) = sections(cells)
+    assert headline(section.cells) == (
+        "Asked for the fastest within 1 point, vitdeploy tune chose auto 0.60 int8 on openvino at batch 1: "
+        "1.50× (95 % interval 1.40 to 1.60) of dense int8/openvino/int8/b1."
+    )
+    for form in ("html", "md", "csv", "svg"):
+        write(cells, tmp_path / form, form, "title")
+    page = (tmp_path / "html").read_text()
+    assert f'<span class="bundle" title="{LONG}">' in page
+    assert f">{LONG}" not in page
+    markdown = (tmp_path / "md").read_text()
+    assert "| auto 0.60 int8 |" in markdown
+    assert f"auto 0.60 int8: {LONG}" in markdown
+    assert [row["bundle"] for row in csv.DictReader(io.StringIO((tmp_path / "csv").read_text()))] == [dense, LONG]
+    assert LONG not in (tmp_path / "svg").read_text()
+
+
 def test_badge_says_speed_and_cost_of_one_run(tmp_path: Path) -> None:
     cells = [cell("dense", 100, 0.94), cell("svd", 150, 0.938, ratio=ratio("dense/ort/fp32/b1", 1.5))]
     write(cells, tmp_path / "badge.svg", "badge", "title")
@@ -133,7 +213,7 @@ def test_losses_are_split_only_where_the_same_number_of_images_was_measured(tmp_
         cell("svd", 1, 0.92, export_accuracy=THERE, accuracy_images=500),
         cell("part", 1, 0.92, export_accuracy=THERE, accuracy_images=100),
     ]
-    (one,) = journeys(cells)
+    (one,) = attribute_losses(cells)
     assert (one.bundle, one.steps, one.total) == ("svd", pytest.approx({"export": -1, "runtime": -1}), pytest.approx(-2))
     write(cells, tmp_path / "report.html", "html", "title")
     assert "since these results do not tell them apart" in (tmp_path / "report.html").read_text()
@@ -148,7 +228,7 @@ def test_losses_by_step_add_up_whatever_runtime_the_export_asked(tmp_path: Path)
         cell("svd-int8", 1, 0.925, runtime="openvino", export_accuracy=THERE, accuracy_images=500, losses=stages[:2]),
         cell("unscored", 1, 0.9, losses=stages[:1]).model_copy(update={"top1": None}),
     ]
-    here, there = journeys(cells)
+    here, there = attribute_losses(cells)
     assert here.steps == pytest.approx({"decomposition": -0.5, "precision": -0.4, "runtime": -1.1})
     assert there.steps == pytest.approx({"decomposition": -0.5, "precision": -0.4, "runtime": -0.6})
     assert all(sum(one.steps.values()) == pytest.approx(one.total) for one in (here, there))
@@ -216,7 +296,7 @@ def test_results_of_before_the_losses_are_still_read(tmp_path: Path) -> None:
     old = cell("svd", 1, 0.92, export_accuracy=THERE, accuracy_images=500).model_dump(mode="json", exclude={"losses"})
     (tmp_path / "old.jsonl").write_text(json.dumps(old) + "\n")
     (read,) = read_cells(tmp_path / "old.jsonl")
-    assert journeys([read])[0].steps.keys() == {"export", "runtime"}
+    assert attribute_losses([read])[0].steps.keys() == {"export", "runtime"}
 
 
 def test_headline_without_accuracy_does_not_speak_of_it() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.results.schema import Latency, Ratio, append_cells, read_cells
+from runtime.results.schema import MAX_INTERVAL_WIDTH, Latency, Ratio, append_cells, read_cells
 from tests.helpers.cells import bare_cell as cell
 from vitnla.common.errors import InputError
 
@@ -58,6 +58,35 @@ def test_the_verdict_asks_for_more_than_the_printed_interval() -> None:
     assert Ratio(baseline="dense", value=1 / 1.05, low=1 / 1.09, high=1 / 1.01).verdict == "no difference"
     assert Ratio(baseline="dense", value=1.005, low=1.004, high=1.006).verdict == "no difference"
     assert Ratio(baseline="dense", value=1.05, low=1.02, high=1.08).verdict == "faster"
+
+
+@pytest.mark.parametrize("value", [0.5, 1.0, 1.2])
+def test_an_interval_too_wide_to_tell_a_difference_is_inconclusive(value: float) -> None:
+    """On both sides of the limit: a share of the value, whether or not the printed interval alone holds 1."""
+    for factor, verdict in ((0.99, "no difference"), (1.01, "inconclusive")):
+        half = factor * MAX_INTERVAL_WIDTH / 2
+        low, high = 1 - half, 1 + half
+        assert Ratio(baseline="dense", value=1.0, low=low, high=high).verdict == verdict
+    wide = Ratio(baseline="dense", value=value, low=value * 0.8, high=value * 1.25)
+    assert wide.verdict == {0.5: "slower", 1.0: "inconclusive", 1.2: "inconclusive"}[value]
+    assert wide.differs == (value == 0.5)
+
+
+def test_a_busy_machine_with_few_rounds_gives_no_verdict() -> None:
+    assert Ratio(baseline="dense", value=0.97, low=0.66, high=1.43).verdict == "inconclusive"
+    assert Ratio(baseline="dense", value=1.28, low=1.02, high=1.6).verdict == "inconclusive"
+
+
+def test_the_verdict_is_stored_and_computed_anew_when_read(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    append_cells(path, [cell(ratio=Ratio(baseline="dense", value=0.97, low=0.66, high=1.43))])
+    assert '"verdict":"inconclusive"' in path.read_text()
+    path.write_text(path.read_text().replace('"verdict":"inconclusive"', '"verdict":"no difference"'))
+    (read,) = read_cells(path)
+    assert read.ratio is not None
+    assert read.ratio.verdict == "inconclusive"
+    path.write_text(path.read_text().replace(',"verdict":"no difference"', ""))
+    assert read_cells(path) == [read]  # as files of earlier versions have it
 
 
 def test_a_cut_last_line_is_left_out_with_a_notice_and_removed_by_the_next_run(tmp_path: Path) -> None:

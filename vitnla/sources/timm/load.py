@@ -10,7 +10,7 @@ from typing import Any
 
 from vitnla.common.errors import InputError
 from vitnla.common.files import sha256_file
-from vitnla.data.image_files import Interpolation
+from vitnla.common.preprocessing import Interpolation
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.sources.conversion import canonical, require_same_logits, weights_digest
 from vitnla.sources.library_models import RANDOM, downloading, fill_module, fixed_seed, import_library, split_weights

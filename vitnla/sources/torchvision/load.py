@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vitnla.common.errors import InputError, unknown_name
 from vitnla.common.files import sha256_file
-from vitnla.data.image_files import Interpolation
+from vitnla.common.preprocessing import Interpolation
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.model.config import ViTConfig
 from vitnla.sources.conversion import canonical, require_same_logits, weights_digest

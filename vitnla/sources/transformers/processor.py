@@ -8,8 +8,8 @@ from pathlib import Path
 from pydantic import ConfigDict
 
 from vitnla.common.errors import InputError
+from vitnla.common.preprocessing import Interpolation
 from vitnla.common.schema import Record
-from vitnla.data.image_files import Interpolation
 from vitnla.data.preprocessing import Preprocessing
 
 RESAMPLE: dict[int, Interpolation] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
