@@ -76,7 +76,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
 
     assert RuntimePrecision("ort", "int8").version() == onnxruntime.__version__
     with pytest.raises(MissingDependencyError, match="runtime 'known' has no version"):
-        RuntimePrecision("known").version()
+        RuntimePrecision("fixed-delay").version()
 
 
 def test_listing_runtimes_loads_none_of_their_libraries() -> None:
