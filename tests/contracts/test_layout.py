@@ -71,6 +71,29 @@ def test_no_arrow_of_export_runs_up() -> None:
     assert upward == [], "\n".join(upward)
 
 
+RUNNER_FLOORS = (
+    ("availability", "traits", "ort_options"), ("base", "trt/cuda"), ("trt/library", "trt/inspector", "batches"),
+    ("ort", "openvino_cpu", "fixed_delay", "trt/runner"), ("registry",), ("runtime_precision",),
+)  # fmt: skip
+"""The modules of `runtime.runners`, lowest first: the registry names runners and imports none of them."""
+
+
+def test_no_arrow_of_the_runners_runs_up() -> None:
+    folder = ROOT / "runtime/runners"
+    floor = {name: level for level, names in enumerate(RUNNER_FLOORS) for name in names}
+    files = {
+        path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.py") if path.stem != "__init__"
+    }
+    assert set(files) == set(floor)
+    upward = [
+        f"{own} imports {other}"
+        for own, path in files.items()
+        for name in imports(path)
+        if (other := name.removeprefix("runtime.runners.").replace(".", "/")) in floor and floor[other] > floor[own]
+    ]
+    assert upward == []
+
+
 def test_foundations_data_and_algebra_need_no_torch() -> None:
     for folder in ("vitnla/common", "vitnla/data", "vitnla/allocation"):
         for path in (ROOT / folder).rglob("*.py"):
