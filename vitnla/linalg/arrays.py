@@ -49,7 +49,7 @@ def finite_float64(array: Any, what: str) -> Any:
 
 def beside(array: A, other: Any) -> A:
     """Return `array` on the device of `other`, an array of the same library; not copied where it is there already."""
-    moved: A = array_api_compat.to_device(array, array_api_compat.device(other))  # type: ignore[type-var]
+    moved: A = array_api_compat.to_device(array, array_api_compat.device(other))
     return moved
 
 
