@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -95,9 +96,36 @@ def test_no_arrow_of_the_runners_runs_up() -> None:
 
 
 def test_foundations_data_and_algebra_need_no_torch() -> None:
-    for folder in ("vitnla/common", "vitnla/data", "vitnla/allocation"):
+    for folder in ("vitnla/common", "vitnla/data", "vitnla/allocation", "vitnla/linalg"):
         for path in (ROOT / folder).rglob("*.py"):
+            if path.is_relative_to(ROOT / "vitnla/linalg/torch"):
+                continue
             assert not [name for name in imports(path) if name.split(".")[0] in {"torch", "onnx", "onnxruntime"}], path
+
+
+def test_the_algebra_and_the_path_of_an_onnx_file_run_without_torch() -> None:
+    code = """
+        import builtins, sys
+        plain = builtins.__import__
+        def without_torch(name, *rest, **named):
+            if name.split(".")[0] == "torch":
+                raise ImportError("torch is not installed")
+            return plain(name, *rest, **named)
+        builtins.__import__ = without_torch
+        from importlib import import_module
+        from pkgutil import iter_modules
+        import numpy as np
+        import export.from_onnx.export_onnx, vitnla.linalg
+        from vitnla.methods import METHODS
+        for module in iter_modules(vitnla.linalg.__path__, "vitnla.linalg."):
+            import_module(module.name)
+        from export.from_onnx.decompose import GRAPH_EDITS
+        assert all(METHODS[name].works_on_graphs for name in GRAPH_EDITS)
+        from vitnla.linalg.low_rank import whitened_svd
+        print(whitened_svd(np.eye(3), np.eye(3), 2).rank, "torch" in sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.stdout.strip(), done.stderr) == ("2 False", "")
 
 
 def test_the_path_of_an_onnx_file_names_no_torch() -> None:

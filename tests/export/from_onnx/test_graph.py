@@ -15,7 +15,8 @@ from torch import nn
 from export.from_onnx import calibrate
 from export.from_onnx.blocks import find_mlps
 from export.from_onnx.calibrate import collect, encoder_linears
-from export.from_onnx.decompose import METHODS, Encoder, GraphDecomposition
+from export.from_onnx.decompose import GRAPH_EDITS, Encoder, GraphDecomposition
+from export.from_onnx.decompose import decompose as decompose_graph
 from export.from_onnx.linears import after_weights, find_linears
 from export.from_onnx.sensitivity import sensitivities
 from export.from_onnx.session import GraphSession
@@ -25,7 +26,7 @@ from tests.helpers.onnx_graphs import CHANNELS, CLASSES, DIM, EXPORTERS, HIDDEN,
 from vitnla.calibration.collect import collect as collect_in_torch
 from vitnla.common.errors import InputError
 from vitnla.data.preprocessing import Preprocessing
-from vitnla.methods import METHODS as TORCH_METHODS
+from vitnla.methods import METHODS
 from vitnla.methods.registry import make_config
 
 IMAGE, TOKENS = (CHANNELS, SIZE, SIZE), 5
@@ -55,7 +56,11 @@ def decompose(source: OnnxSource, method: str, **settings: object) -> tuple[ir.M
     moments = collect(source, linears, PIXELS, PREPROCESSING)
     config = METHODS[method].config.model_validate(settings)
     seen = {one.linear: moments[str(one.linear.x.name)] for one in linears}
-    return model, METHODS[method].apply(Encoder.of(model, linears), seen, config)
+    return model, decompose_graph(Encoder.of(model, linears), method, seen, config)
+
+
+def test_every_method_that_works_on_graphs_has_an_edit() -> None:
+    assert {name for name in METHODS if METHODS[name].works_on_graphs} == set(GRAPH_EDITS)
 
 
 @pytest.mark.parametrize("exporter", EXPORTERS)
@@ -133,7 +138,7 @@ def test_bounded_memory_changes_nothing(graphs: Graphs, batch: int | None, monke
 def test_on_the_graph_is_as_on_the_checkpoint(graphs: Graphs, exporter: str, method: str, settings: dict[str, object]) -> None:
     model = tiny("ours")
     statistics = collect_in_torch(model, PIXELS, PREPROCESSING)
-    torch_method = TORCH_METHODS[method]
+    torch_method = METHODS[method]
     expected = torch_method.apply(model, statistics, make_config(torch_method, settings))
     rewritten, found = decompose(graphs("ours", exporter), method, **settings)
     for ours, theirs in zip(found.layers, expected.layers, strict=True):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import sys
 from pathlib import Path
 
 import pytest
 
 from vitnla.common.errors import InputError
 from vitnla.common.files import atomic_folder, sha256_file, write_atomically
-from vitnla.common.registry import Registry
+from vitnla.common.registry import LazyRegistry, Registry
 from vitnla.common.schema import Record
 
 
@@ -112,3 +113,21 @@ def test_registry_refuses_duplicates_and_lists_choices() -> None:
         registry["two"]
     assert "one" in caught.value.hint
     assert (list(registry), len(registry)) == (["one"], 1)
+
+
+def test_a_lazy_registry_imports_what_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry: LazyRegistry[int] = LazyRegistry("thing", {"one": "home_of_one", "two": "home_of_two"})
+    (tmp_path / "home_of_one.py").write_text("from vitnla.common import registry\nregistry.KNOWN.add('one', 1)\n")
+    (tmp_path / "home_of_two.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("vitnla.common.registry.KNOWN", registry, raising=False)
+    assert (list(registry), len(registry), "home_of_one" in sys.modules) == (["one", "two"], 2, False)
+    assert registry["one"] == registry["one"] == 1
+    assert "home_of_two" not in sys.modules
+    with pytest.raises(InputError, match="unknown thing 'three'") as caught:
+        registry["three"]
+    assert "one, two" in caught.value.hint
+    with pytest.raises(InputError, match="unknown thing 'two'"):  # its module does not add it
+        registry["two"]
+    registry.add("three", 3)
+    assert (registry["three"], list(registry), len(registry)) == (3, ["one", "two", "three"], 3)

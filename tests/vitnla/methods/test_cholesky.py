@@ -11,6 +11,7 @@ from vitnla.calibration.collect import collect
 from vitnla.calibration.statistics import Statistics
 from vitnla.common.errors import InputError
 from vitnla.data.preprocessing import Preprocessing
+from vitnla.linalg.moments import Affine
 from vitnla.methods import METHODS
 from vitnla.methods.cholesky.apply import CholeskyConfig
 from vitnla.methods.parts.model_edit import Dense
@@ -50,33 +51,33 @@ def hidden(model: VisionTransformer, block: int) -> Tensor:
 
 
 def dense(change: object) -> Dense:
-    assert isinstance(change, Dense)
+    assert isinstance(change, Affine)
     return change
 
 
 @pytest.mark.parametrize("width", [1, 5, 17, 31])
 def test_no_other_fc2_of_the_units_kept_loses_less(tiny_model: VisionTransformer, statistics: Statistics, width: int) -> None:
     mlp = narrow_mlp(tiny_model, 1, statistics, damping=1e-12)
-    x, fc2 = hidden(tiny_model, 1), mlp.fc2
+    x, fc2 = hidden(tiny_model, 1), mlp.curve.second
     output = x @ fc2.weight.detach().double().T + fc2.bias.detach().double()
-    kept = mlp.order[:width].sort().values
+    kept = mlp.curve.order[:width].sort().values
     features = torch.cat([x[:, kept], torch.ones(len(x), 1, dtype=torch.float64)], dim=1)
     best = torch.linalg.lstsq(features, output).solution
     least = float((features @ best - output).square().sum(1).mean())
     new = dense(mlp.at(width).change.linears["fc2"])
     found = float((x[:, kept] @ new.weight.T + new.bias - output).square().sum(1).mean())
     assert found == pytest.approx(least, rel=1e-6)
-    assert float(mlp.errors[width]) == pytest.approx(least, rel=1e-6)
-    assert mlp.at(width).errors["fc2"] == pytest.approx((least / float(mlp.errors[0])) ** 0.5, rel=1e-6)
+    assert float(mlp.curve.errors[width]) == pytest.approx(least, rel=1e-6)
+    assert mlp.at(width).errors["fc2"] == pytest.approx((least / float(mlp.curve.errors[0])) ** 0.5, rel=1e-6)
 
 
 def test_the_losses_fall_from_the_variance_of_the_output_to_zero(tiny_model: VisionTransformer, statistics: Statistics) -> None:
     mlp = narrow_mlp(tiny_model, 0, statistics)
-    output = hidden(tiny_model, 0) @ mlp.fc2.weight.detach().double().T
-    assert float(mlp.errors[0]) == pytest.approx(float(output.var(0, correction=0).sum()), rel=1e-9)
-    assert float(mlp.errors[MLP]) == 0
-    assert (mlp.errors.diff() <= 0).all()
-    assert torch.equal(mlp.losses, statistics.linears[0, "fc2"].sensitivity * mlp.errors)
+    output = hidden(tiny_model, 0) @ mlp.curve.second.weight.detach().double().T
+    assert float(mlp.curve.errors[0]) == pytest.approx(float(output.var(0, correction=0).sum()), rel=1e-9)
+    assert float(mlp.curve.errors[MLP]) == 0
+    assert (mlp.curve.errors.diff() <= 0).all()
+    assert torch.equal(mlp.curve.losses, statistics.linears[0, "fc2"].sensitivity * mlp.curve.errors)
 
 
 def test_units_that_others_make_up_for_cost_nothing(tiny_model: VisionTransformer) -> None:
@@ -98,10 +99,10 @@ def test_the_mean_output_is_kept_exactly_and_fc1_is_a_part_of_the_old_one(
 ) -> None:
     mlp = narrow_mlp(tiny_model, 0, statistics)
     new = mlp.at(7).change.linears
-    fc1, fc2, kept = dense(new["fc1"]), dense(new["fc2"]), mlp.order[:7].sort().values
-    assert torch.equal(fc1.weight, mlp.fc1.weight[kept])
+    fc1, fc2, kept = dense(new["fc1"]), dense(new["fc2"]), mlp.curve.order[:7].sort().values
+    assert torch.equal(fc1.weight, mlp.curve.first.weight[kept])
     mean = statistics.linears[0, "fc2"].mean
-    expected = mlp.fc2.weight.double() @ mean + mlp.fc2.bias.double()
+    expected = mlp.curve.second.weight.double() @ mean + mlp.curve.second.bias.double()
     assert torch.allclose(fc2.weight @ mean[kept] + fc2.bias, expected, atol=1e-10)
 
 
@@ -146,7 +147,7 @@ def test_uniform_widths_are_alike_and_knapsack_loses_less(tiny_model: VisionTran
     alike, chosen = widths("uniform"), widths("knapsack")
     assert abs(alike[0] - alike[1]) <= 1
     assert chosen != alike
-    losses = [sum(float(mlp.losses[width]) for mlp, width in zip(mlps, pair, strict=True)) for pair in (chosen, alike)]
+    losses = [sum(float(mlp.curve.losses[width]) for mlp, width in zip(mlps, pair, strict=True)) for pair in (chosen, alike)]
     assert losses[0] < losses[1]
 
 
@@ -168,11 +169,11 @@ def test_more_units_bring_the_logits_closer_and_all_of_them_change_nothing(
 
 @pytest.mark.parametrize("scale", [1e-8, 1e8])
 def test_scales_of_fc2_change_no_choice(tiny_model: VisionTransformer, statistics: Statistics, scale: float) -> None:
-    before = narrow_mlp(tiny_model, 0, statistics).order.tolist()
+    before = narrow_mlp(tiny_model, 0, statistics).curve.order.tolist()
     with torch.no_grad():
         tiny_model.linear(0, "fc2").weight.mul_(scale)  # type: ignore[operator, union-attr]
     mlp = narrow_mlp(tiny_model, 0, statistics)
-    assert mlp.order.tolist() == before
+    assert mlp.curve.order.tolist() == before
     assert 0 < mlp.at(8).errors["fc2"] < 1
 
 

@@ -11,6 +11,7 @@ from vitnla.calibration.collect import collect
 from vitnla.calibration.statistics import Statistics
 from vitnla.common.errors import InputError
 from vitnla.data.preprocessing import Preprocessing
+from vitnla.linalg.moments import Affine
 from vitnla.methods import METHODS
 from vitnla.methods.parts.model_edit import Dense
 from vitnla.methods.parts.narrow_attention import narrow_attention
@@ -53,7 +54,7 @@ def attention(model: VisionTransformer, changes: dict[str, object], qk_dim: int,
     with torch.no_grad():
         for name in ("qkv", "proj"):
             new = changes.get(name, model.linear(0, name))  # type: ignore[arg-type]
-            assert isinstance(new, Dense | torch.nn.Linear)
+            assert isinstance(new, Affine | torch.nn.Linear)
             getattr(module, name).weight.copy_(new.weight)
             getattr(module, name).bias.copy_(new.bias)
     return module.requires_grad_(False)
@@ -93,7 +94,7 @@ def test_heads_that_need_less_lose_nothing_biases_included(tiny_model: VisionTra
 
 def test_biases_of_keys_and_values_become_zero(tiny_model: VisionTransformer, statistics: Statistics) -> None:
     qkv = narrow_attention(tiny_model, 0, statistics).at(4, 6).change.linears["qkv"]
-    assert isinstance(qkv, Dense)
+    assert isinstance(qkv, Affine)
     q, k, v = qkv.bias.split([HEADS * 4, HEADS * 4, HEADS * 6])
     assert float(q.abs().min()) > 0
     assert float(k.abs().max()) == float(v.abs().max()) == 0
@@ -104,7 +105,7 @@ def test_reported_errors_of_scores_are_measured_ones(tiny_model: VisionTransform
     narrow = narrow_attention(tiny_model, 0, statistics)
     new = narrow.at(qk, WIDTH)
     linear = new.change.linears["qkv"]
-    assert isinstance(linear, Dense)
+    assert isinstance(linear, Affine)
     dense = tiny_model.linear(0, "qkv")
     assert isinstance(dense, torch.nn.Linear)
     old = scores(tiny_model, dense, WIDTH)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from vitnla.common.errors import InputError
-from vitnla.linalg.torch import truncated_svd
+from vitnla.linalg.low_rank import truncated_svd
 from vitnla.methods.parts.model_edit import LowRank, dense_linear, with_low_rank
-from vitnla.methods.parts.refit import refit, ridge
+from vitnla.methods.parts.refit import refit
 from vitnla.model.vit import VisionTransformer
 
 
@@ -60,20 +59,3 @@ def test_another_stream_is_refused(tiny_model: VisionTransformer) -> None:
     other = VisionTransformer(tiny_model.config.model_copy(update={"blocks": tiny_model.config.blocks[:1]}))
     with pytest.raises(InputError, match="expected the residual stream of the dense model"):
         refit(other, tiny_model, tokens_for(tiny_model))
-
-
-@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
-def test_ridge_without_damping_is_least_squares(scale: float) -> None:
-    rng = np.random.default_rng(3)
-    features, targets, ones = rng.normal(size=(50, 6)), rng.normal(size=(50, 4)), np.ones((50, 1))
-    expected = np.linalg.lstsq(np.hstack([features, ones]), targets, rcond=None)[0].T
-    extended = np.hstack([features * scale, ones])
-    found = ridge(torch.from_numpy(extended.T @ extended), torch.from_numpy(targets.T @ extended), 1e-14).numpy()
-    np.testing.assert_allclose(found[:, :-1] * scale, expected[:, :-1], rtol=1e-9, atol=1e-10)
-    np.testing.assert_allclose(found[:, -1], expected[:, -1], atol=1e-9)
-
-
-def test_ridge_takes_features_that_never_vary() -> None:
-    extended = torch.ones(5, 3, dtype=torch.float64)
-    found = ridge(extended.T @ extended, 2 * torch.ones(1, 5, dtype=torch.float64) @ extended, 1e-2)
-    torch.testing.assert_close(found, torch.tensor([[0.0, 0.0, 2.0]], dtype=torch.float64))

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
-from vitnla.linalg.torch.symmetric import cholesky_factor, signed_form
 
 from vitnla.calibration.collect import collect
 from vitnla.calibration.statistics import Statistics
@@ -38,75 +33,6 @@ def loss(matrix: Tensor, found: Tensor, root: Tensor) -> float:
 @pytest.fixture
 def statistics(tiny_model: VisionTransformer) -> Statistics:
     return collect(tiny_model, IMAGES, PREPROCESSING)
-
-
-class TestSignedForm:
-    @settings(max_examples=30, deadline=None)
-    @given(st.integers(1, 5), st.integers(0, 50), st.booleans(), st.sampled_from([1e-8, 1.0, 1e8]))
-    def test_no_choice_of_eigenvectors_and_no_step_from_it_is_better(self, rank: int, seed: int, psd: bool, scale: float) -> None:
-        matrix, root = scale * random(5, 5, seed=seed), random(5, 5, seed=seed + 100)
-        form = signed_form(matrix, root @ root.T, rank, psd=psd)
-        best = loss(matrix, form.product, root)
-        core = root.T @ (matrix + matrix.T) @ root / 2
-        values, vectors = torch.linalg.eigh(core)
-        anti = loss(matrix, (matrix + matrix.T) / 2, root)
-        for chosen in itertools.combinations(range(5), rank):
-            kept = values[list(chosen)].clamp(min=0) if psd else values[list(chosen)]
-            subset = vectors[:, list(chosen)]
-            other = math.hypot(float((core - (subset * kept) @ subset.T).norm()), anti)
-            assert best <= other * (1 + 1e-9)
-        for step in (1e-3, 1e-1):
-            factor = form.factor + step * form.factor.norm() * random(5, rank, seed=seed + 7)
-            assert best <= loss(matrix, (factor * form.signs) @ factor.T, root) * (1 + 1e-9)
-
-    def test_a_symmetric_matrix_is_exact_at_its_rank(self) -> None:
-        factor, signs = random(6, 3), torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64)
-        matrix = (factor * signs) @ factor.T
-        root = random(6, 6, seed=1)
-        torch.testing.assert_close(signed_form(matrix, root @ root.T, 3).product, matrix, rtol=1e-10, atol=1e-10)
-
-    def test_a_singular_measure_counts_only_what_it_reaches(self) -> None:
-        matrix, root = random(6, 6), random(6, 2, seed=1)
-        symmetric = (matrix + matrix.T) / 2
-        form = signed_form(matrix, root @ root.T, 2)
-        torch.testing.assert_close(root.T @ form.product @ root, root.T @ symmetric @ root, rtol=1e-9, atol=1e-9)
-        assert torch.isfinite(form.factor).all()
-
-    def test_psd_at_full_rank_is_the_nearest_psd_matrix(self) -> None:
-        matrix, identity = random(5, 5), torch.eye(5, dtype=torch.float64)
-        nearest = signed_form(matrix, identity, 5, psd=True).product
-        assert torch.linalg.eigvalsh(nearest).min() > -1e-12
-        for seed in range(50):  # no PSD matrix of a random search around it is nearer
-            root = torch.linalg.cholesky(nearest + 1e-9 * identity) + 0.05 * random(5, 5, seed=seed)
-            assert loss(matrix, nearest, identity) <= loss(matrix, root @ root.T, identity) + 1e-9
-
-    def test_a_zero_matrix_gives_zeros(self) -> None:
-        form = signed_form(torch.zeros(4, 4), torch.zeros(4, 4), 2)
-        assert form.product.abs().max() == 0
-
-    @pytest.mark.parametrize(
-        ("matrix", "rank", "complaint"),
-        [(torch.eye(3), 4, "1 to 3, got 4"), (torch.full((3, 3), torch.nan), 1, "finite"), (torch.zeros(2, 3), 1, "square")],
-    )
-    def test_bad_input_is_named(self, matrix: Tensor, rank: int, complaint: str) -> None:
-        with pytest.raises(InputError, match=complaint):
-            signed_form(matrix, torch.eye(len(matrix)), rank)
-
-
-class TestCholeskyFactor:
-    @pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
-    @pytest.mark.parametrize("rank", [0, 1, 3, 5])
-    def test_it_factors_singular_matrices(self, rank: int, scale: float) -> None:
-        root = random(5, rank)
-        matrix = scale * root @ root.T
-        lower = cholesky_factor(matrix)
-        assert torch.equal(lower, lower.tril())
-        assert (lower.diagonal() >= 0).all()
-        torch.testing.assert_close(lower @ lower.T, matrix, rtol=1e-10, atol=1e-10 * scale)
-
-    def test_it_is_the_usual_one_where_that_exists(self) -> None:
-        root = random(5, 5)
-        torch.testing.assert_close(cholesky_factor(root @ root.T), torch.linalg.cholesky(root @ root.T), rtol=1e-9, atol=1e-9)
 
 
 class TestMethod:

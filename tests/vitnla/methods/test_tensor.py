@@ -23,6 +23,7 @@ from vitnla.calibration.collect import collect
 from vitnla.calibration.statistics import Statistics
 from vitnla.common.errors import InputError
 from vitnla.data.preprocessing import Preprocessing
+from vitnla.linalg.moments import Affine, LowRankAffine
 from vitnla.linalg.torch.tucker import head_factor
 from vitnla.methods import METHODS
 from vitnla.methods.parts.model_edit import BlockChange, Dense, LowRank
@@ -65,13 +66,13 @@ def tokens(model: VisionTransformer) -> Tensor:
 def attention(change: BlockChange) -> Attention:
     """A first attention in float64 with both linears changed."""
     qkv, proj = change.linears["qkv"], change.linears["proj"]
-    rank = qkv.factors.rank if isinstance(qkv, LowRank) else None
+    rank = qkv.factors.rank if isinstance(qkv, LowRankAffine) else None
     width = change.qk_dim or WIDTH
     shape = ViTConfig.uniform(image_size=8, patch_size=4, channels=1, classes=10, dim=DIM, depth=1, heads=HEADS)
     module = StandardAttention(shape, shape.blocks[0].changed(qk_dim=width, v_dim=width, ranks=Ranks(qkv=rank))).double()
-    assert isinstance(proj, Dense)
+    assert isinstance(proj, Affine)
     tensors = {"proj.weight": proj.weight, "proj.bias": proj.bias}
-    if isinstance(qkv, LowRank):
+    if isinstance(qkv, LowRankAffine):
         tensors |= {"qkv.U.weight": qkv.factors.U, "qkv.V.weight": qkv.factors.V, "qkv.U.bias": qkv.bias}
     else:
         tensors |= {"qkv.weight": qkv.weight, "qkv.bias": qkv.bias}
@@ -161,8 +162,8 @@ def test_the_width_mode_is_the_best_of_its_rank_for_the_weighted_errors(tiny_mod
     x = x - x.mean(0)
     rank = 3
     exact, cut = (block.at(WIDTH, size).change.linears["qkv"] for size in (DIM, rank))
-    assert isinstance(exact, LowRank)
-    assert isinstance(cut, LowRank)
+    assert isinstance(exact, LowRankAffine)
+    assert isinstance(cut, LowRankAffine)
     scale = block.weights.flatten()[:, None]
     axes = head_factor(block.tensor, WIDTH)
 
