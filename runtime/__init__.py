@@ -1,6 +1,6 @@
-"""Runs and measures bundles. Imports neither `vitnla`'s models nor `export`, and works where torch is not installed.
+"""Run and measure bundles. Imports only `vitnla.common`, and works where torch is not installed.
 
-What docs/api.md describes can be imported from here; each name is loaded when it is first asked for.
+The names of docs/api.md can be imported from here; each is loaded at its first use.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from runtime.runners.base import Session
     from runtime.runners.registry import runner_names
 
-_HOMES = {
+_MODULES = {
     "Bundle": "runtime.bundle.schema", "Manifest": "runtime.bundle.schema", "Session": "runtime.runners.base", "load_bundle": "runtime.bundle.api",
     "open_session": "runtime.bundle.api", "runner_names": "runtime.runners.registry",
 }  # fmt: skip
@@ -22,6 +22,6 @@ __all__ = ["Bundle", "Manifest", "Session", "load_bundle", "open_session", "runn
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'runtime' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -27,6 +27,7 @@ _TOP1 = {
 }
 """Top-1, and half its interval as a column that can be dropped by itself."""
 
+_NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
 _INCONCLUSIVE = (
     f"{tables.INCONCLUSIVE_MARK} inconclusive: the interval is too wide to tell a difference; give a longer --duration"
 )
@@ -46,10 +47,8 @@ def cells_table(cells: Sequence[Cell]) -> Group:
         columns = tables.columns_for(ordered, keys, tables.COLUMNS | _TOP1)
         unclear = frozenset(row for row, cell in enumerate(ordered) if tables.is_inconclusive(cell))
         fields = [
-            Column(
-                column.heading, [column.text(cell) for cell in ordered], column.numeric, _RANKS[column.key],
-                unclear if column.key == "ratio" else frozenset(),
-            )
+            _ratio_column(column, ordered, unclear) if column.key == "ratio" and unclear
+            else Column(column.heading, [column.text(cell) for cell in ordered], column.numeric, _RANKS[column.key])
             for column in columns
         ]  # fmt: skip
         parts.append(FittedTable(fields, _headings(groups, f" on {runtimes.pop()}" if len(runtimes) == 1 else "")))
@@ -59,6 +58,13 @@ def cells_table(cells: Sequence[Cell]) -> Group:
     parts += [Text(f"{cell.display_key} could not be run: {cell.error}", style="red") for cell in cells if cell.error is not None]
     parts += [Text(f"{group.text}: {group.extent}", style="dim") for group in group_warnings(cells)]
     return Group(*parts)
+
+
+def _ratio_column(column: tables.Column, cells: Sequence[Cell], unclear: frozenset[int]) -> Column:
+    """Return the column of ratios with the inconclusive rows dimmed, and the others padded so that digits stay aligned."""
+    padding = _NO_BREAK_SPACE * (1 + len(tables.INCONCLUSIVE_MARK))
+    texts = [column.text(cell) + ("" if row in unclear else padding) for row, cell in enumerate(cells)]
+    return Column(column.heading, texts, column.numeric, _RANKS[column.key], unclear)
 
 
 def _headings(groups: Sequence[Panel], suffix: str) -> dict[int, str]:

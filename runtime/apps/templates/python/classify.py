@@ -69,7 +69,7 @@ class Classifier:
         return image.crop((left, top, left + crop_width, top + crop_height))
 
     def offset(self, margin: int) -> int:
-        """Where the crop begins when `margin` pixels are left over."""
+        """Return the offset of the crop when `margin` pixels are left over."""
         return margin // 2 if self.settings["resizing"]["crop_rounding"] == "down" else round(margin / 2)
 
     def read(self, path: Path) -> Image.Image:
@@ -129,7 +129,7 @@ def report(classifier: Classifier, path: Path, as_json: bool) -> None:
 
 
 def check(classifier: Classifier, folder: Path = HERE) -> bool:
-    """Whether the sample gets its expected answer, within what the model's precision allows."""
+    """Return True if the sample gets its expected answer, within the tolerance of the model's precision."""
     expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
     wanted = np.asarray(expected["answers"], np.float32)
     answers = classifier(classifier.read(folder / expected["image"]))
