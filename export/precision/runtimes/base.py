@@ -5,11 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from export.precision.calibration import Calibration
 from runtime.bundle.schema import Quantization
 from runtime.runners.runtime_precision import RuntimePrecision
 from vitnla.model.config import ViTConfig
+
+if TYPE_CHECKING:
+    from export.precision.calibration import Calibration
 
 OnStep = Callable[[str], None]
 ASYMMETRIC, SYMMETRIC = "asymmetric", "symmetric"
