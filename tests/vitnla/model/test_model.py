@@ -11,7 +11,17 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from vitnla.common.errors import InputError
-from vitnla.model import LINEARS, LowRankLinear, Ranks, VisionTransformer, ViTConfig, load_checkpoint, save_checkpoint
+from vitnla.model import (
+    LINEARS,
+    BlockConfig,
+    LowRankLinear,
+    Ranks,
+    VisionTransformer,
+    ViTConfig,
+    load_checkpoint,
+    save_checkpoint,
+)
+from vitnla.model.config import PlainMlpConfig, SymmetricAttentionConfig, Truncation
 from vitnla.model.cost import encoder_macs
 from vitnla.sources.load import PACKAGED, SMALLER, load_model
 
@@ -162,3 +172,16 @@ def test_the_smaller_demo_is_a_dense_model_for_the_same_images_at_half_the_cost(
     assert small.origin is None
     assert (small.labels, small.preprocessing) == (demo.labels, demo.preprocessing)
     assert 0.4 <= encoder_macs(small.model.config, demo.model.config).ratio <= 0.55
+
+
+def test_a_block_is_stored_as_it_always_was(tiny_config: ViTConfig) -> None:
+    """Configs, manifests and the keys of caches depend on it, to the order of the keys."""
+    stored = (
+        '{"heads":2,"qk_dim":8,"v_dim":8,"mlp_dim":32,"ranks":{"qkv":null,"proj":null,"fc1":4,"fc2":null},'
+        '"attention":"symmetric","online":{"kind":"svd","rank":2,"form":"exact"}}'
+    )
+    block = BlockConfig.model_validate_json(stored)
+    assert block.model_dump_json() == stored
+    assert block.attention == SymmetricAttentionConfig(heads=2, qk_dim=8, v_dim=8)
+    assert (block.mlp, block.ranks.fc1, block.online) == (PlainMlpConfig(mlp_dim=32), 4, Truncation(kind="svd", rank=2))
+    assert ViTConfig.model_validate(tiny_config.model_dump() | {"blocks": [block]}).blocks == (block,)
