@@ -38,7 +38,7 @@ def test_a_series_has_one_colour_and_one_line_per_runtime() -> None:
     (first, second) = charts(cells, style, AREA)
     assert (first.title, second.title) == ("batch 1, ort", "batch 1, openvino")
     assert first.x_range == second.x_range
-    assert [[round(x) for x, _ in trail.positions] for trail in first.series_lines] == [[363, 403, 462], [363, 403, 462]]
+    assert [[round(x) for x, _ in line.positions] for line in first.series_lines] == [[363, 403, 462], [363, 403, 462]]
 
 
 def test_a_cell_at_chance_stands_at_the_foot_and_says_its_accuracy() -> None:
