@@ -24,6 +24,7 @@ from vitnla.methods.none.config import NONE
 from vitnla.methods.registry import Decomposition, make_config
 from vitnla.sources.description import Origin
 from vitnla.sources.load import load_dense, load_model
+from vitnla.sources.options import NO_OPTIONS, SourceOptions
 from vitnla.sources.source_model import SourceModel
 
 
@@ -48,10 +49,16 @@ class ExportRequest:
     """Threads of that measurement; `None` is all cores."""
     latency_target: LatencyTarget = DEFAULT_TARGET
     """Where it is taken."""
+    source_options: SourceOptions = NO_OPTIONS
+    """What `load_model` is told beside the SPEC."""
 
 
-def export_model(request: ExportRequest, on_step: Callable[[str], None]) -> Bundle:
+def export_model(
+    request: ExportRequest, on_step: Callable[[str], None], on_note: Callable[[str], None] = lambda text: None
+) -> Bundle:
     """Load, calibrate, decompose, and write a bundle. By method `none`, a model that was decomposed before stays as it is.
+
+    `on_step` is told what is being done, `on_note` what was chosen or assumed about the source.
 
     Raises:
         VitDeployError: something given is not usable, parity was not met, or a package is missing; nothing is left behind.
@@ -60,7 +67,9 @@ def export_model(request: ExportRequest, on_step: Callable[[str], None]) -> Bund
     config = make_config(method, request.settings)
     if method.lacks_latency(config):
         request.latency_target.require()
-    source = load_model(request.model)
+    source = load_model(request.model, request.source_options)
+    for note in source.notes:
+        on_note(note)
     if source.origin is not None and method.name == NONE:
         return _export_as_it_is(request, source, source.origin, on_step)
     destination = request.output or Path("artifacts") / default_name(

@@ -115,7 +115,7 @@ def export_bundle(
             _ask(journey, "precision", f"{method}, ONNX Runtime {lowering.precision}", lowered, read, on_step)
 
         origin = None if method == NONE else Origin(
-            source=source.spec, source_sha256=source.sha256, method=method, method_config=method_config,
+            source=source.spec, source_sha256=source.sha256, options=source.options, method=method, method_config=method_config,
             layers=decomposition.layers, distillation=distillation,
         )  # fmt: skip
         _write_checkpoint(folder / CHECKPOINT, model, source, origin)
@@ -123,7 +123,7 @@ def export_bundle(
             build_engines(folder, plan, on_step)
         manifest = Manifest(
             name=options.name or destination.name, created=datetime.now(UTC).isoformat(timespec="seconds"), command=command,
-            source=source.spec, source_sha256=source.sha256, data=data.name, method=method, method_config=method_config,
+            source=source.spec, source_sha256=source.sha256, notes=source.notes, data=data.name, method=method, method_config=method_config,
             model=config.model_dump(mode="json"), layers=decomposition.layers,
             macs=encoder_macs(config, source.model.config), parameters=encoder_parameters(config, source.model.config),
             precision=lowering.precision, runtime=lowering.runtime, quantization=quantization,
