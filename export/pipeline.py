@@ -26,6 +26,7 @@ from vitnla.methods.registry import Decomposition, make_config
 from vitnla.model.config import ViTConfig
 from vitnla.sources.description import Origin
 from vitnla.sources.load import load_dense, load_model
+from vitnla.sources.options import NO_OPTIONS, SourceOptions
 from vitnla.sources.source_model import SourceModel
 
 
@@ -50,10 +51,14 @@ class ExportRequest:
     """Threads of that measurement; `None` is all cores."""
     latency_target: RuntimePrecision = ORT_FP32
     """Where it is taken."""
+    source_options: SourceOptions = NO_OPTIONS
+    """What `load_model` is told beside the SPEC."""
 
 
-def export_model(request: ExportRequest, on_step: OnStep) -> Bundle:
+def export_model(request: ExportRequest, on_step: OnStep, on_note: OnStep = lambda note: None) -> Bundle:
     """Load, calibrate, decompose, and write a bundle. By method `none`, a model that was decomposed before stays as it is.
+
+    `on_step` is told what is being done, `on_note` what was chosen or assumed about the source.
 
     Raises:
         VitDeployError: something given is not usable, parity was not met, or a package is missing; nothing is left behind.
@@ -63,7 +68,9 @@ def export_model(request: ExportRequest, on_step: OnStep) -> Bundle:
     lowering = request.options.lowering()
     if method.lacks_latency(config):
         request.latency_target.require()
-    source = load_model(request.model)
+    source = load_model(request.model, request.source_options)
+    for note in source.notes:
+        on_note(note)
     if source.origin is not None and method.name == NONE:
         return _export_as_it_is(request, source, source.origin, lowering, on_step)
     plan = _plan(request, source, method.name, config, lowering, on_step)

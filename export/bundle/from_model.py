@@ -114,7 +114,7 @@ class _ModelExport:
             build_engines(writer.folder, plan.engines, self._on_step)
         manifest = Manifest(
             name=plan.options.name or plan.destination.name, created=writer.created, command=self._command,
-            source=source.spec, source_sha256=source.sha256, data=self._plan.data.name, method=self._method,
+            source=source.spec, source_sha256=source.sha256, notes=source.notes, data=self._plan.data.name, method=self._method,
             method_config=self._decomposed.config.model_dump(mode="json"),
             model=model.config.model_dump(mode="json"), layers=self._decomposed.decomposition.layers,
             macs=encoder_macs(model.config, source.model.config), parameters=encoder_parameters(model.config, source.model.config),
@@ -208,7 +208,7 @@ class _ModelExport:
         if self._method == NONE:
             return None
         return Origin(
-            source=self._source.spec, source_sha256=self._source.sha256, method=self._method,
+            source=self._source.spec, source_sha256=self._source.sha256, options=self._source.options, method=self._method,
             method_config=self._decomposed.config.model_dump(mode="json"),
             layers=self._decomposed.decomposition.layers, distillation=self._decomposed.distillation,
         )  # fmt: skip

@@ -13,11 +13,11 @@ from vitnla.common.errors import InputError
 if TYPE_CHECKING:
     from runtime.bundle.schema import Bundle
 
-_METHOD, _BUNDLE, _ENGINE, _CHECK, _ONNX = "Method", "Bundle", "Engine", "Verification", "Models of the form onnx:FILE"
+_METHOD, _BUNDLE, _ENGINE, _CHECK, _SOURCE = "Method", "Bundle", "Engine", "Verification", "What the model's files do not say"
 _TORCH_ONLY = (
     "opset", "precision", "runtime", "int8_activations", "quantization_images", "embed_preprocessing", "input_size", "output_kind", "engine", "capability",
     "engine_precision", "builder_optimization_level", "version_compatible", "hardware_compatible", "batch", "target_latency",
-    "latency_batch", "latency_runtime",
+    "latency_batch", "latency_runtime", "image_size", "model_args", "weights_key",
 )  # fmt: skip
 _REFERENCES = {"torch": "torch", "original-onnx": "the original graph", "rewritten-onnx": "the rewritten graph, not optimised"}
 
@@ -56,16 +56,20 @@ def export(
     version_compatible: Annotated[bool, typer.Option("--version-compatible", help="trt: later versions can load it.", rich_help_panel=_ENGINE)] = False,
     hardware_compatible: Annotated[bool, typer.Option("--hardware-compatible", help="trt: GPUs from Ampere on can load it.", rich_help_panel=_ENGINE)] = False,
     batch: Annotated[str, typer.Option(help="Batch sizes MIN:OPT:MAX of the engine.", rich_help_panel=_ENGINE)] = "1:16:64",
-    preprocessing: Annotated[Path | None, typer.Option(help="JSON file; see docs. Default: the file's metadata.", rich_help_panel=_ONNX)] = None,
-    mean: Annotated[str, typer.Option(help="Per channel, such as 0.485,0.456,0.406; with --std instead of --preprocessing.", rich_help_panel=_ONNX)] = "",
-    std: Annotated[str, typer.Option(help="Per channel.", rich_help_panel=_ONNX)] = "",
-    interpolation: Annotated[str | None, typer.Option(help="nearest, bilinear or bicubic.", rich_help_panel=_ONNX)] = None,
-    labels: Annotated[Path | None, typer.Option(help="Class names, one a line. Default: the metadata's, else the data's.", rich_help_panel=_ONNX)] = None,
+    preprocessing: Annotated[Path | None, typer.Option(help="JSON file; see docs. Default: the model's own.", rich_help_panel=_SOURCE)] = None,
+    mean: Annotated[str, typer.Option(help="Per channel, such as 0.485,0.456,0.406; instead of --preprocessing.", rich_help_panel=_SOURCE)] = "",
+    std: Annotated[str, typer.Option(help="Per channel.", rich_help_panel=_SOURCE)] = "",
+    interpolation: Annotated[str | None, typer.Option(help="nearest, bilinear or bicubic.", rich_help_panel=_SOURCE)] = None,
+    labels: Annotated[Path | None, typer.Option(help="Class names, one a line. Default: the model's own.", rich_help_panel=_SOURCE)] = None,
+    image_size: Annotated[int | None, typer.Option(min=1, help="Resamples positions. Default: the weights' own.", rich_help_panel=_SOURCE)] = None,
+    model_args: Annotated[list[str] | None, typer.Option(help="NAME=VALUE,... of timm, such as global_pool=avg; repeatable.", rich_help_panel=_SOURCE)] = None,
+    weights_key: Annotated[str | None, typer.Option(help="Entry or prefix in a checkpoint, such as state_dict.", rich_help_panel=_SOURCE)] = None,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Decompose a trained ViT and write it as a verified ONNX bundle."""
     from export.from_onnx.describe import Given
     from export.from_onnx.source import PREFIX
+    from vitnla.sources.options import SourceOptions, parse_model_args
 
     cuts = {
         "target_macs": target_macs,
@@ -76,14 +80,16 @@ def export(
         "allocation": allocation,
     }
     settings = {name: value for name, value in cuts.items() if value is not None} | assignments(setting or ())
-    given = Given(
-        preprocessing, numbers(mean, "--mean") if mean else None, numbers(std, "--std") if std else None, interpolation, labels
-    )
+    source = SourceOptions(
+        image_size=image_size, model_args=parse_model_args(model_args or ()), weights_key=weights_key, preprocessing=preprocessing,
+        mean=numbers(mean, "--mean") if mean else None, std=numbers(std, "--std") if std else None, interpolation=interpolation, labels=labels,
+    )  # fmt: skip
     if model.startswith(PREFIX):
         from export.from_onnx.export_onnx import export_onnx
         from export.from_onnx.request import OnnxRequest
 
         _refuse_torch_options(context)
+        given = Given(source.preprocessing, source.mean, source.std, source.interpolation, source.labels)
         graph = OnnxRequest(
             model, data, method, settings, output, command_line(), given, eval_images=eval_images,
             calibration_images=calibration_images, allow_parity_failure=allow_parity_failure, force=force,
@@ -103,9 +109,6 @@ def export(
             raise InputError(
                 f"--{idle[0].replace('_', '-')} needs --target-latency", "give the share of the time to keep, such as 0.6"
             )
-        if given != Given():
-            hint = "other models bring their own preprocessing and class names"
-            raise InputError("--preprocessing, --mean, --std, --interpolation and --labels are for onnx:FILE", hint)
         options = ExportOptions(
             opset=opset, embedding=parse_embedding(embed_preprocessing, input_size, output_kind), precision=precision,
             runtime=runtime, int8_activations=int8_activations, quantization_images=quantization_images,
@@ -116,10 +119,10 @@ def export(
         )  # fmt: skip
         request = ExportRequest(
             model, data, method, settings, output, options, command_line(), calibration_images, latency_batch,
-            latency_target=parse_latency_target(latency_runtime),
+            latency_target=parse_latency_target(latency_runtime), source_options=source,
         )  # fmt: skip
         with status() as on_step:
-            bundle = export_model(request, on_step)
+            bundle = export_model(request, on_step, lambda note: say(f"note: {note}"))
     _summarise(bundle)
     if json:
         emit(_record(bundle))

@@ -107,6 +107,8 @@ class Manifest(Record):
     command: str
     source: str
     source_sha256: str
+    notes: tuple[str, ...] = ()
+    """What was chosen or assumed about the source because its files do not say it."""
     data: str
     method: str
     method_config: dict[str, Any]

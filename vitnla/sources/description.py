@@ -9,6 +9,7 @@ from vitnla.common.files import write_atomically
 from vitnla.common.measures import Distillation, LayerRow
 from vitnla.common.schema import Record
 from vitnla.data.preprocessing import Preprocessing
+from vitnla.sources.options import NO_OPTIONS, SourceOptions
 
 PREPROCESSING, LABELS, ORIGIN = "preprocessing.json", "labels.json", "origin.json"
 
@@ -26,6 +27,8 @@ class Origin(Record):
     """The dense model's SPEC, as it was given."""
     source_sha256: str
     """Its `SourceModel.sha256`."""
+    options: SourceOptions = NO_OPTIONS
+    """What it was loaded with."""
     method: str
     method_config: dict[str, Any]
     layers: tuple[LayerRow, ...]

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from vitnla.common.errors import InputError, MissingDependencyError
+from vitnla.sources.state_dict import fitting_prefix, shown
 
 RANDOM = "random"
 """The word in place of weights that asks for random ones."""
 _SEED = 0
+_SHAPES_SHOWN = 2
 
 
 def import_library(name: str, spec: str) -> Any:
@@ -42,7 +44,7 @@ def split_weights(rest: str, kind: str) -> tuple[str, str | None]:
     """
     name, at, weights = rest.partition("@")
     if not name or (at and not weights):
-        hint = f"expected {kind}:NAME, {kind}:NAME@FILE (.safetensors or .pth), or {kind}:NAME@{RANDOM} for random weights"
+        hint = f"expected {kind}:NAME, {kind}:NAME@FILE (.safetensors, .pth, .pth.tar, .ckpt), or {kind}:NAME@{RANDOM} for random weights"
         raise InputError(f"'{kind}:{rest}' names no model or no weights", hint)
     return name, weights or None
 
@@ -70,15 +72,34 @@ def downloading(spec: str, kind: str, name: str) -> Iterator[None]:
         raise InputError(f"{spec}: the pretrained weights cannot be had: {reason}", hint) from error
 
 
-def fill_module(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+def fill_module(module: nn.Module, tensors: dict[str, Tensor], path: Path, name: str) -> None:
     """Load a state_dict, all of it.
 
+    Args:
+        module: what to fill.
+        tensors: its weights.
+        path: their file, for errors.
+        name: the model that was asked for, for errors.
+
     Raises:
-        InputError: names the first weight that is missing, left over or of another shape.
+        InputError: names the first weights that are missing, left over or of another shape, and a prefix that would have fitted.
     """
-    try:
-        module.load_state_dict(tensors)
-    except RuntimeError as error:
-        complaint = str(error).splitlines()[1:2]
-        message = f"{path}: the weights are not those of this model: {''.join(complaint).strip() or error}"
-        raise InputError(message, "give the weights of the model that is named") from error
+    expected = {key: tensor.shape for key, tensor in module.state_dict().items()}
+    missing = [key for key in expected if key not in tensors]
+    extra = [key for key in tensors if key not in expected]
+    other = [key for key, shape in expected.items() if key in tensors and tensors[key].shape != shape]
+    if missing or extra:
+        parts = [f"lacks {shown(missing)}"] * bool(missing) + [f"has {shown(extra)} besides"] * bool(extra)
+        prefix = fitting_prefix(expected, tensors)
+        hint = f"the prefix '{prefix}' would have fitted: --weights-key {prefix.rstrip('.')}" if prefix else (
+            "name the architecture that was trained, or its arguments with --model-args"
+        )  # fmt: skip
+        raise InputError(f"{path}: expected the weights of {name}; the file {' and '.join(parts)}", hint)
+    if other:
+        found = ", ".join(
+            f"'{key}' is {list(tensors[key].shape)}, expected {list(expected[key])}" for key in other[:_SHAPES_SHOWN]
+        )
+        rest = f", and {len(other) - _SHAPES_SHOWN} more" if len(other) > _SHAPES_SHOWN else ""
+        hint = "name the architecture that was trained, or its arguments with --model-args"
+        raise InputError(f"{path}: not the shapes of {name}: {found}{rest}", hint)
+    module.load_state_dict(tensors)

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.model.vit import VisionTransformer
 from vitnla.sources.description import Origin
+from vitnla.sources.options import NO_OPTIONS, SourceOptions
 
 
 @dataclass(frozen=True)
 class SourceModel:
     """A canonical model, where it came from (`spec`, and `sha256` of its weights), its preprocessing and class names.
 
-    `origin` is the dense model that it was decomposed from, where the checkpoint says so.
+    `origin` is the dense model that it was decomposed from, where the checkpoint says so. `options` are those that it was loaded with.
+    `notes` say, a line each, what was chosen or assumed because the source does not say it.
     """
 
     spec: str
@@ -22,3 +24,5 @@ class SourceModel:
     preprocessing: Preprocessing
     labels: tuple[str, ...]
     origin: Origin | None = None
+    options: SourceOptions = NO_OPTIONS
+    notes: tuple[str, ...] = ()

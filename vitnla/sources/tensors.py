@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from vitnla.common.errors import InputError
 from vitnla.model.config import Activation, ViTConfig
+from vitnla.sources.state_dict import shown
 
 ACTIVATIONS: Mapping[str, Activation] = {
     "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "quick_gelu": "quick_gelu", "relu": "relu",
@@ -66,9 +67,12 @@ class SourceTensors:
             InputError: there is none.
         """
         if name not in self._left:
-            raise InputError(
-                f"{self._origin}: expected weight '{name}', which is missing", f"expected the weights of {self._owner}"
-            )
+            prefix = next((other.removesuffix(name) for other in self._left if other.endswith(f".{name}")), None)
+            hint = f"expected the weights of {self._owner}" if prefix is None else (
+                f"the prefix '{prefix}' would have fitted: --weights-key {prefix.rstrip('.')}"
+            )  # fmt: skip
+            found = f"; found {shown(self._left)}" if self._left else ""
+            raise InputError(f"{self._origin}: expected weight '{name}', which is missing{found}", hint)
         return self._left.pop(name)
 
     def linear(self, old: str, new: str) -> dict[str, Tensor]:
@@ -116,8 +120,8 @@ class SourceTensors:
             InputError: names the first tensor that is no part of the model.
         """
         if self._left:
-            message = f"{self._origin}: weight '{next(iter(self._left))}' is not part of {self._owner}"
-            raise InputError(message, "is it another architecture?")
+            message = f"{self._origin}: expected the weights of {self._owner}, found {shown(self._left)} besides"
+            raise InputError(message, "name the kind of model that the weights are of, or save them without these")
 
 
 def identity_head(width: int) -> dict[str, Tensor]:
@@ -160,7 +164,9 @@ def resampled_positions(table: Tensor, prefix: int, side: int, *, antialias: boo
     old = round((len(table) - prefix) ** 0.5)
     if old * old != len(table) - prefix:
         found = f"{len(table) - prefix} positions"
-        raise InputError(f"expected positions of a square grid of patches, got {found}", "only square images are supported")
+        raise InputError(
+            f"expected positions of a square grid of patches, got {found}", "images that are not square are not supported"
+        )
     if old == side:
         return table
     grid = table[prefix:].reshape(1, old, old, -1).permute(0, 3, 1, 2)

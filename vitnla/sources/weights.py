@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,10 +16,9 @@ from vitnla.common.errors import InputError
 from vitnla.common.files import sha256_file
 from vitnla.common.schema import Record
 from vitnla.model.checkpoint import read_tensors
+from vitnla.sources.state_dict import Weights, choose_state_dict, shown
 
-PICKLED = (".pth", ".pt", ".bin")
-_WRAPPERS = ("state_dict", "model", "model_state")
-"""Names under which training scripts put the weights beside an optimiser's state."""
+PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar", ".pt.tar")
 
 
 class ShardIndex(Record):
@@ -29,45 +29,64 @@ class ShardIndex(Record):
     weight_map: dict[str, str]
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """All tensors of a `.safetensors` file, or of a `.pth`, `.pt` or `.bin` file that holds nothing but tensors.
+def read_weights(path: Path, key: str | None = None) -> Weights:
+    """Return the tensors of a `.safetensors` file, or of a checkpoint of torch that holds tensors and plain values only.
+
+    Args:
+        path: the file.
+        key: which weights to take where it holds several (see `choose_state_dict`).
 
     Raises:
-        InputError: the file is missing or damaged, has another suffix, or holds other objects.
+        InputError: the file is missing or damaged, has another suffix, holds other objects, or has no weights under `key`.
     """
     if path.suffix == ".safetensors":
-        return read_tensors(path)
-    if path.suffix not in PICKLED:
+        return choose_state_dict(read_tensors(path), str(path), key)
+    if not path.name.endswith(PICKLED):
         hint = f"expected one of .safetensors, {', '.join(PICKLED)}"
         raise InputError(f"{path}: unknown kind of weights file '{path.suffix}'", hint)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        # timm's and DeiT's scripts keep their arguments beside the weights, in a class that holds values and runs nothing.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"no file at {path}", "check the path") from error
     except pickle.UnpicklingError as error:
-        hint = "it holds objects other than tensors, which could run code; save its state_dict as safetensors"
-        raise InputError(f"{path} cannot be read with weights_only=True", hint) from error
+        hint = "where you trust it, load it in Python and save the state_dict alone: save_file(state_dict, 'weights.safetensors')"
+        raise InputError(
+            f"{path} cannot be read with weights_only=True: it holds {_objects(path)}, which could run code", hint
+        ) from error
     # Damaged bytes make torch's reader fail anywhere, an IndexError of its stack included.
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{path} is not a readable torch file: {reason}", "copy it again") from error
-    return _state_dict(loaded, path)
+    return choose_state_dict(loaded, str(path), key)
 
 
-def read_sharded(index: Path) -> dict[str, Tensor]:
-    """The tensors of every file that a `*.index.json` names.
+def _objects(path: Path) -> str:
+    """The classes in a torch file that are not tensors, by name."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # a pickle of its own kind, which torch cannot list
+        names = []
+    return shown(names) if names else "objects other than tensors"
+
+
+def read_sharded(index: Path) -> Weights:
+    """Return the tensors of every file that a `*.index.json` names.
 
     Raises:
         InputError: the index or a file is missing or damaged, or the index leaves the folder.
     """
     tensors: dict[str, Tensor] = {}
     for name in _shards(index):
-        tensors |= read_weights(index.parent / name)
-    return tensors
+        tensors |= read_weights(index.parent / name).tensors
+    return Weights(tensors)
 
 
-def weights_sha256(path: Path) -> str:
-    """sha256 of a file, or for a `*.index.json` of the hashes of the files that it names."""
+def weights_sha256(path: Path, key: str | None = None) -> str:
+    """Return the sha256 of a file, for a `*.index.json` of the hashes of its files; weights chosen by `key` have one of their own."""
+    if key is not None:
+        return hashlib.sha256(f"{weights_sha256(path)} {key}".encode()).hexdigest()
     if not path.name.endswith(".index.json"):
         return sha256_file(path)
     return hashlib.sha256("".join(sha256_file(path.parent / name) for name in _shards(path)).encode()).hexdigest()
@@ -79,14 +98,3 @@ def _shards(index: Path) -> Sequence[str]:
         if Path(name).name != name:
             raise InputError(f"{index}: expected names of files beside it, got '{name}'", "download the model again")
     return names
-
-
-def _state_dict(loaded: object, path: Path) -> dict[str, Tensor]:
-    for wrapper in _WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
-    if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
-        raise InputError(
-            f"{path}: expected a state_dict of tensors, got {type(loaded).__name__}", "save model.state_dict() alone"
-        )
-    return {str(name): tensor for name, tensor in loaded.items()}

@@ -313,7 +313,10 @@ def test_preprocessing_and_labels_from_files(file: Path, data: str, tmp_path: Pa
     assert run(*words, "-o", tmp_path / "b") == 2
     assert "makes 3 x 16² images, but" in capsys.readouterr().err
     assert run("export", "--method", "none", "--labels", names, "-o", tmp_path / "b") == 2
-    assert "are for onnx:FILE" in capsys.readouterr().err
+    assert f"{names}: expected 10 class names, one for each output, got 2" in capsys.readouterr().err
+    for option in (("--image-size", 8), ("--model-args", "global_pool=avg"), ("--weights-key", "model")):
+        assert run(*words, *option, "-o", tmp_path / "b") == 2
+        assert f"{option[0]}: not available for onnx:FILE" in capsys.readouterr().err
 
 
 def test_a_graph_without_linears_is_refused(file: Path, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,9 @@ from torch import nn
 from tests.helpers.source_contract import Made, SourceContract, shake
 from vitnla.common.errors import InputError, MissingDependencyError
 from vitnla.common.files import sha256_file
+from vitnla.data.preprocessing import Preprocessing
 from vitnla.sources.load import load_model
+from vitnla.sources.options import SourceOptions
 from vitnla.sources.timm.load import load_timm
 
 TINY = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2, "mlp_ratio": 1.5, "num_classes": 5}
@@ -101,7 +103,10 @@ def test_weights_of_a_file_with_other_classes_and_positions(tmp_path: Path, suff
     else:
         save_file(module.state_dict(), path)
     source = load_timm(f"vit_tiny_patch16_224@{path}")
-    assert (source.model.config.classes, source.model.config.image_size) == (7, 28)
+    assert (source.model.config.classes, source.model.config.image_size) == (7, 64)
+    asked = load_timm(f"vit_tiny_patch16_224@{path}", SourceOptions(image_size=28))
+    assert (asked.model.config.classes, asked.model.config.image_size) == (7, 28)
+    assert any("resampled from 64 to 28 px, as asked" in note for note in asked.notes)
     assert source.labels[6] == "class 6"
     assert source.sha256 == sha256_file(path)
     torch.testing.assert_close(source.model.head.weight, module.head.weight)
@@ -127,7 +132,9 @@ def test_bad_specs(spec: str, message: str) -> None:
 def test_weights_of_another_model_and_damaged_files(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file({"head.weight": torch.zeros(3, 16)}, path)
-    with pytest.raises(InputError, match="not those of this model"):
+    with pytest.raises(
+        InputError, match=r"expected a timm ViT's weights, such as 'patch_embed\.proj\.weight', found 'head\.weight'"
+    ):
         load_timm(f"vit_tiny_patch16_224@{path}")
     path = tmp_path / "weights.pth"
     path.write_bytes(b"\x80damaged")
@@ -191,11 +198,13 @@ def test_preprocessing_is_that_of_timm(name: str) -> None:
     from PIL import Image
     from timm.data import create_transform, resolve_data_config
 
-    from vitnla.sources.timm.load import timm_preprocessing
+    from vitnla.sources.timm.preprocessing import timm_preprocessing
 
     with torch.device("meta"):
         module = timm.create_model(name)
-    preprocessing = timm_preprocessing(module, name)
+    fields, notes = timm_preprocessing(module.pretrained_cfg, 224, 3, name)
+    assert notes == ()
+    preprocessing = Preprocessing.model_validate(fields)
     transform = create_transform(**resolve_data_config(model=module))
     for shape in ((300, 451, 3), (231, 200, 3), (224, 224, 3)):
         pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ from tests.helpers.source_contract import Made, SourceContract, shake
 from vitnla.common.errors import InputError, MissingDependencyError
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.sources.from_module import from_module
+from vitnla.sources.options import SourceOptions
 from vitnla.sources.torchvision.load import load_torchvision
 
 TINY: dict[str, Any] = {
@@ -59,6 +61,84 @@ def test_names_weights_and_labels(tmp_path: Path) -> None:
         load_torchvision("vit_b_16")
     with pytest.raises(InputError, match="no network"):
         load_torchvision("vit_b_16@IMAGENET1K_SWAG_E2E_V1")
+
+
+def hidden(module: Any) -> None:
+    module.heads = torch.nn.Sequential(torch.nn.Dropout(0.1), torch.nn.Linear(16, 4))
+
+
+def plain(module: Any) -> None:
+    module.heads = torch.nn.Linear(16, 4)
+
+
+def inside(module: Any) -> None:
+    module.heads.head = torch.nn.Sequential(torch.nn.Dropout(0.1), torch.nn.Linear(16, 4))
+
+
+def headless(module: Any) -> None:
+    module.heads = torch.nn.Identity()
+
+
+def grey(module: Any) -> None:
+    module.conv_proj = torch.nn.Conv2d(1, 16, 32, 32)
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize(
+    ("change", "settings"),
+    [
+        (plain, {}),
+        (hidden, {}),
+        (inside, {}),
+        (headless, {}),
+        (lambda module: None, {"representation_size": 12}),
+        (lambda module: None, {"image_size": 384}),
+        (lambda module: None, {"num_classes": 1000}),
+        (grey, {}),
+    ],
+)
+@torch.inference_mode()
+def test_what_a_file_says_decides(change: Callable[[Any], None], settings: dict[str, Any], tmp_path: Path) -> None:
+    module = VisionTransformer(**(TINY | {"patch_size": 32, "image_size": 64} | settings)).eval()
+    change(module)
+    shake(module)
+    torch.save({"state_dict": {f"module.{name}": x for name, x in module.state_dict().items()}}, tmp_path / "w.ckpt")
+    channels = module.conv_proj.in_channels
+    options = SourceOptions() if channels == 3 else SourceOptions(mean=(0.4,), std=(0.2,))
+    source = load_torchvision(f"vit_b_16@{tmp_path / 'w.ckpt'}", options)
+    size = settings.get("image_size", 64)
+    images = torch.randn(2, channels, size, size)
+    torch.testing.assert_close(source.model(images), module.eval()(images), atol=1e-4, rtol=1e-4)
+    assert source.preprocessing.image_size == size
+    assert source.preprocessing.resize_size == size * 256 // 224
+    assert source.labels[0] == ("feature 0" if change is headless else "class 0")
+    assert any("images are prepared as for torchvision's ViT_B_16_Weights" in note for note in source.notes)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_options_and_refusals_of_files(tmp_path: Path) -> None:
+    module = VisionTransformer(**(TINY | {"patch_size": 32, "image_size": 64}))
+    shake(module)
+    path = tmp_path / "w.pth"
+    torch.save(module.state_dict(), path)
+    source = load_torchvision(f"vit_b_16@{path}", SourceOptions(image_size=96, mean=(0.5,) * 3))
+    assert (source.model.config.image_size, source.preprocessing.mean) == (96, (0.5,) * 3)
+    assert any("resampled from 64 to 96 px, as asked" in note for note in source.notes)
+    assert load_torchvision("vit_b_16@random", SourceOptions(image_size=64)).model.config.image_size == 64
+    with pytest.raises(InputError, match="--model-args cannot be applied"):
+        load_torchvision(f"vit_b_16@{path}", SourceOptions(model_args={"global_pool": "avg"}))
+    torch.save(module.state_dict() | {"encoder.pos_embedding": torch.zeros(1, 7, 16)}, path)
+    with pytest.raises(InputError, match="expected a square grid of square patches, found 6 patches"):
+        load_torchvision(f"vit_b_16@{path}")
+    torch.save({"patch_embed.proj.weight": torch.zeros(1)}, path)
+    with pytest.raises(InputError, match=r"such as 'conv_proj\.weight', found 'patch_embed\.proj\.weight'"):
+        load_torchvision(f"vit_b_16@{path}")
+    torch.save(module.state_dict() | {"heads.a.weight": torch.zeros(3, 3)}, path)
+    with pytest.raises(InputError, match="unsupported head of 2 linears"):
+        load_torchvision(f"vit_b_16@{path}")
+    torch.save({name: x for name, x in module.state_dict().items() if "encoder_layer_1" not in name}, path)
+    with pytest.raises(InputError, match=r"lacks 'encoder\.layers\.encoder_layer_1.* and 7 more"):
+        load_torchvision(f"vit_b_16@{path}")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from tests.helpers.hf_models import edit, save_random
 from vitnla.common.errors import InputError, MissingDependencyError
 from vitnla.common.files import sha256_file
+from vitnla.sources.load import load_model
+from vitnla.sources.options import SourceOptions
 from vitnla.sources.transformers.load import load_hf
 
 KIND = "Dinov2ForImageClassification"
@@ -170,3 +172,74 @@ def test_an_id_is_downloaded_and_being_offline_is_one_clear_error(folder: Path, 
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(MissingDependencyError, match="huggingface_hub"):
         load_hf("owner/model")
+
+
+@pytest.mark.parametrize("form", ["hf:{}", "{}"])
+def test_a_trainers_checkpoint_without_processor_names_the_options(form: str, folder: Path) -> None:
+    (folder / "preprocessor_config.json").unlink()
+    spec = form.format(folder)
+    with pytest.raises(InputError, match=r"has no preprocessor_config\.json") as caught:
+        load_model(spec)
+    assert "--mean and --std" in caught.value.hint
+    source = load_model(spec, SourceOptions(mean=(0.5,) * 3, std=(0.5,) * 3))
+    assert (source.preprocessing.image_size, source.preprocessing.fit) == (12, "shortest")
+    assert any("has no processor: images are resized as is usual for its kind: bicubic" in note for note in source.notes)
+    described = folder / "mine.json"
+    described.write_text(source.preprocessing.to_json())
+    assert load_model(spec, SourceOptions(preprocessing=described)).preprocessing == source.preprocessing
+
+
+def test_the_processor_of_transformers_5_inside_processor_config(folder: Path) -> None:
+    plain = json.loads((folder / "preprocessor_config.json").read_text())
+    wanted = load_hf(folder).preprocessing
+    (folder / "processor_config.json").write_text(json.dumps({"processor_class": "CLIPProcessor"}))  # of transformers 4
+    assert load_hf(folder).preprocessing == wanted
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": plain}))
+    assert load_hf(folder).notes == ()
+    edit(folder / "preprocessor_config.json", image_mean=[0.9, 0.9, 0.9])
+    source = load_hf(folder)
+    assert source.preprocessing == wanted
+    assert any("disagree; the former is taken, as transformers does" in note for note in source.notes)
+    (folder / "preprocessor_config.json").unlink()
+    assert load_hf(folder).preprocessing == wanted
+    (folder / "processor_config.json").write_text("[]")
+    with pytest.raises(InputError, match="expected a JSON object"):
+        load_hf(folder)
+
+
+def test_sides_written_twice(folder: Path) -> None:
+    edit(folder / "config.json", patch_size=[4, 4], image_size=[12, 12])
+    assert load_hf(folder).model.config.patch_size == 4
+    edit(folder / "config.json", patch_size=[4, 8])
+    with pytest.raises(InputError, match=r"patch_size: .*not square are not supported") as caught:
+        load_hf(folder)
+    assert "damaged" not in caught.value.hint
+
+
+def test_three_means_for_one_channel(tmp_path: Path) -> None:
+    save_random(tmp_path, KIND, {"num_labels": 5, "num_channels": 1}, {"image_mean": [0.5] * 3, "image_std": [0.5] * 3})
+    with pytest.raises(InputError, match=r"expected 1 value of mean, for a model of 1 channel, got \[0\.5, 0\.5, 0\.5\]"):
+        load_hf(tmp_path)
+    assert load_hf(tmp_path, SourceOptions(mean=(0.5,), std=(0.5,))).preprocessing.channels == 1
+
+
+def test_options_of_a_folder(folder: Path) -> None:
+    source = load_hf(folder, SourceOptions(image_size=24, std=(1, 1, 1), interpolation="bilinear"))
+    assert (source.model.config.image_size, source.preprocessing.image_size) == (24, 24)
+    assert (source.preprocessing.std, source.preprocessing.interpolation) == ((1.0, 1.0, 1.0), "bilinear")
+    assert any("resampled from 12 to 24 px, as asked" in note for note in source.notes)
+    assert source.labels == tuple(f"class {index}" for index in range(5))  # of transformers' LABEL_0 to LABEL_4
+    assert any("class names are not known" in note for note in source.notes)
+    with pytest.raises(InputError, match="--model-args cannot be applied"):
+        load_hf(folder, SourceOptions(model_args={"global_pool": "avg"}))
+
+
+def test_a_prefix_that_would_have_fitted_is_named(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    save_file({f"net.{name}": tensor for name, tensor in tensors.items()}, folder / "model.safetensors")
+    with pytest.raises(InputError, match=r"which is missing; found .* more") as caught:
+        load_hf(folder)
+    assert "--weights-key net" in caught.value.hint
+    load_hf(folder, SourceOptions(weights_key="net"))
+    save_file({f"model.{name}": tensor for name, tensor in tensors.items()}, folder / "model.safetensors")
+    load_hf(folder)

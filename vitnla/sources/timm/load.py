@@ -1,108 +1,99 @@
-"""`timm:NAME[@WEIGHTS]`: ViTs of timm, built by timm itself."""
+"""`timm:NAME[@WEIGHTS]` and `timm:FOLDER`: ViTs of timm, built by timm itself."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from vitnla.common.errors import InputError
-from vitnla.common.files import sha256_file
-from vitnla.common.preprocessing import Interpolation
-from vitnla.data.preprocessing import Preprocessing
 from vitnla.sources.conversion import canonical, require_same_logits, weights_digest
-from vitnla.sources.library_models import RANDOM, downloading, fill_module, fixed_seed, import_library, split_weights
+from vitnla.sources.library_models import RANDOM, downloading, fixed_seed, import_library, split_weights
+from vitnla.sources.options import NO_OPTIONS, SourceOptions, assumed_preprocessing, choose_labels, choose_preprocessing
 from vitnla.sources.source_model import SourceModel
-from vitnla.sources.tensors import numbered_labels
 from vitnla.sources.timm.convert import convert_timm
-from vitnla.sources.weights import read_weights
+from vitnla.sources.timm.hub_folder import is_hub_folder, read_hub_folder
+from vitnla.sources.timm.module import Built, build_default, build_from_file, build_meta
+from vitnla.sources.timm.preprocessing import imagenet_labels, timm_preprocessing
+from vitnla.sources.weights import weights_sha256
 
-_INTERPOLATIONS: dict[str, Interpolation] = {"nearest": "nearest", "bilinear": "bilinear", "bicubic": "bicubic"}
 
-
-def load_timm(rest: str) -> SourceModel:
-    """Build `NAME` with timm's pretrained weights, `NAME@FILE` with those of a file, or `NAME@random` with random ones.
+def load_timm(rest: str, options: SourceOptions = NO_OPTIONS) -> SourceModel:
+    """Build `NAME` with timm's pretrained weights, `NAME@FILE` with those of a file, `NAME@random` with random ones, or a FOLDER of timm's.
 
     Raises:
         InputError: the name is unknown, the weights cannot be had or do not fit, or a part is not supported; names it.
         MissingDependencyError: timm is not installed.
     """
-    name, weights = split_weights(rest, "timm")
     spec = f"timm:{rest}"
+    if is_hub_folder(Path(rest)):
+        return load_timm_folder(Path(rest), spec, options)
+    name, weights = split_weights(rest, "timm")
+    timm = _require(name, spec)
+    if weights is None or weights == RANDOM:
+        options.refuse(("weights_key",), spec, "it chooses weights in a FILE: timm:NAME@FILE")
+        with fixed_seed():
+            if weights is None:
+                build_meta(timm, name, spec)  # an unsupported architecture is refused before gigabytes are downloaded
+                with downloading(spec, "timm", name):
+                    built = build_default(timm, name, spec, options, pretrained=True)
+            else:
+                built = build_default(timm, name, spec, options, pretrained=False)
+        digest, known = None, imagenet_labels(built.module)
+    else:
+        built = build_from_file(timm, name, spec, Path(weights), options)
+        digest, known = weights_sha256(Path(weights), options.weights_key), None
+    assumed = name if digest is not None else None
+    return _source(built, spec, options, built.module.pretrained_cfg, digest, known, assumed=assumed)
+
+
+def load_timm_folder(folder: Path, spec: str, options: SourceOptions) -> SourceModel:
+    """Read a folder that timm wrote for the hub.
+
+    Raises:
+        InputError: a file is missing or damaged, or a part is not supported; names it.
+        MissingDependencyError: timm is not installed.
+    """
+    hub = read_hub_folder(folder)
+    timm = _require(hub.architecture, spec)
+    built = build_from_file(timm, hub.architecture, spec, hub.weights, options, hub.model_args)
+    digest = weights_sha256(hub.weights, options.weights_key)
+    built = Built(built.module, (*hub.notes, *built.notes))
+    return _source(built, spec, options, hub.pretrained_cfg, digest, hub.labels)
+
+
+def _require(name: str, spec: str) -> Any:
+    """Timm, if it has a model of that name."""
     timm = import_library("timm", spec)
     if not timm.is_model(name):
         close = ", ".join(get_close_matches(name, timm.list_models(), 3)) or "see timm.list_models('vit_*')"
         raise InputError(f"{spec}: timm {timm.__version__} has no model '{name}'", f"close to it: {close}")
-    file = None if weights in (None, RANDOM) else Path(str(weights))
-    module = _build(timm, name, spec, weights) if file is None else _build_from(name, spec, file)
+    return timm
+
+
+def _source(
+    built: Built, spec: str, options: SourceOptions, pretrained_cfg: Any, digest: str | None, labels: tuple[str, ...] | None,
+    *, assumed: str | None = None,
+) -> SourceModel:  # fmt: skip
+    """The canonical model, compared with timm's, its preprocessing and class names; `assumed` names whose preprocessing is taken."""
+    module = built.module
     converted = convert_timm(module, spec)
     model = canonical(converted, spec)
     require_same_logits(model, module, list(module.blocks), spec)
-    digest = weights_digest(model) if file is None else sha256_file(file)
-    return SourceModel(spec, digest, model, timm_preprocessing(module, spec), timm_labels(module, converted.labels))
-
-
-def _build(timm: Any, name: str, spec: str, weights: str | None) -> Any:
-    if weights == RANDOM:
-        with fixed_seed():
-            return timm.create_model(name, pretrained=False).eval()
-    _check_architecture(timm, name, spec)
-    with downloading(spec, "timm", name):
-        return timm.create_model(name, pretrained=True).eval()
-
-
-def _check_architecture(timm: Any, name: str, spec: str) -> None:
-    """Refuse an unsupported architecture before gigabytes are downloaded."""
-    import torch
-
-    with torch.device("meta"):
-        module = timm.create_model(name, pretrained=False)
-    convert_timm(module, spec)
-
-
-def _build_from(name: str, spec: str, file: Path) -> Any:
-    """The module with the weights of a file, whose head decides the number of classes; positions may be of another size."""
-    timm = import_library("timm", spec)
-    vision_transformer = import_library("timm.models.vision_transformer", spec)
-    tensors = read_weights(file)
-    head = tensors.get("head.weight")
-    with fixed_seed():
-        module = timm.create_model(name, pretrained=False, **({} if head is None else {"num_classes": len(head)})).eval()
-    convert_timm(module, spec)  # an unsupported architecture is named before its weights are looked at
-    fill_module(module, dict(vision_transformer.checkpoint_filter_fn(tensors, module)), file)
-    return module
-
-
-def timm_preprocessing(module: Any, origin: str) -> Preprocessing:
-    """What timm's own evaluation transform does, from the module's `pretrained_cfg`.
-
-    Raises:
-        InputError: it pads, or interpolates otherwise than Pillow by one fixed filter.
-    """
-    data = import_library("timm.data", origin)
-    settings: Mapping[str, Any] = data.resolve_model_data_config(module)
-    size = module.patch_embed.img_size[0]
-    fits = {"center": "shortest", "squash": "squash"}
-    if settings["crop_mode"] not in fits or settings["interpolation"] not in _INTERPOLATIONS:
-        found = f"crop_mode '{settings['crop_mode']}', interpolation '{settings['interpolation']}'"
-        hint = f"supported: crop_mode {', '.join(fits)}; interpolation {', '.join(_INTERPOLATIONS)}"
-        raise InputError(f"{origin}: unsupported preprocessing: {found}", hint)
-    resize = math.floor(size / settings["crop_pct"])
-    return Preprocessing.model_validate({
-        "image_size": size, "mean": tuple(settings["mean"]), "std": tuple(settings["std"]),
-        "interpolation": _INTERPOLATIONS[settings["interpolation"]], "fit": fits[settings["crop_mode"]],
-        "resize_size": None if resize == size else resize, "crop_rounding": "even",
-    })  # fmt: skip
-
-
-def timm_labels(module: Any, otherwise: tuple[str, ...]) -> tuple[str, ...]:
-    """ImageNet's names where the number of classes is that of one of its sets; `otherwise` where it is none."""
-    data = import_library("timm.data", "timm")
-    classes = int(module.num_classes or 0)
-    subset = data.infer_imagenet_subset({"num_classes": classes})
-    if subset is None:
-        return otherwise if classes == 0 else numbered_labels(classes)
-    info = data.ImageNetInfo(subset)
-    return tuple(info.index_to_description(index) for index in range(classes))
+    config = model.config
+    found, notes = timm_preprocessing(pretrained_cfg, config.image_size, config.channels, spec)
+    preprocessing = choose_preprocessing(found, options, image_size=config.image_size, channels=config.channels, origin=spec)
+    if assumed is not None:
+        notes += assumed_preprocessing(preprocessing, options, f"timm's {assumed}")
+    if not int(module.num_classes or 0) and (labels is None or len(labels) != config.classes):
+        labels = converted.labels
+    names, unnamed = choose_labels(labels, options, config.classes, spec)
+    return SourceModel(
+        spec,
+        digest or weights_digest(model),
+        model,
+        preprocessing,
+        names,
+        options=options,
+        notes=(*built.notes, *notes, *unnamed),
+    )

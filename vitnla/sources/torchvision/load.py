@@ -8,16 +8,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from vitnla.common.errors import InputError, unknown_name
-from vitnla.common.files import sha256_file
 from vitnla.common.preprocessing import Interpolation
-from vitnla.data.preprocessing import Preprocessing
 from vitnla.model.config import ViTConfig
 from vitnla.sources.conversion import canonical, require_same_logits, weights_digest
-from vitnla.sources.library_models import RANDOM, downloading, fill_module, fixed_seed, import_library, split_weights
+from vitnla.sources.library_models import RANDOM, downloading, fixed_seed, import_library, split_weights
+from vitnla.sources.options import NO_OPTIONS, SourceOptions, assumed_preprocessing, choose_labels, choose_preprocessing
 from vitnla.sources.source_model import SourceModel
 from vitnla.sources.tensors import BlockNames, Converted, SourceTensors, embedding_labels, identity_head, numbered_labels
+from vitnla.sources.torchvision.module import build_from_file, resampled
 from vitnla.sources.unsupported import unsupported
-from vitnla.sources.weights import read_weights
+from vitnla.sources.weights import weights_sha256
 
 NAMES = ("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14")
 _LAYER = "encoder.layers.encoder_layer_{}"
@@ -28,7 +28,7 @@ _BLOCK = BlockNames(
 _INTERPOLATIONS: dict[str, Interpolation] = {"nearest": "nearest", "bilinear": "bilinear", "bicubic": "bicubic"}
 
 
-def load_torchvision(rest: str) -> SourceModel:
+def load_torchvision(rest: str, options: SourceOptions = NO_OPTIONS) -> SourceModel:
     """Build `NAME` with its default weights, `NAME@IMAGENET1K_...` with others of torchvision's, `NAME@FILE`, or `NAME@random`.
 
     Raises:
@@ -41,28 +41,45 @@ def load_torchvision(rest: str) -> SourceModel:
         raise unsupported(f"{spec}: unsupported model '{name}'", name)
     if name not in NAMES:
         raise unknown_name("torchvision model", name, NAMES)
+    options.refuse(
+        ("model_args",), spec, "torchvision's ViTs pool by the class token; sizes, channels and heads are read from the weights"
+    )
     models = import_library("torchvision.models", spec)
     choices = models.get_model_weights(name)
     weights = choices[wanted] if wanted in choices.__members__ else choices.DEFAULT
     transform = weights.transforms()
     size = int(transform.crop_size[0])
     file = Path(wanted) if wanted and wanted != RANDOM and wanted not in choices.__members__ else None
-    classes = len(weights.meta["categories"])
+    notes: tuple[str, ...] = ()
+    known: tuple[str, ...] | None = tuple(weights.meta["categories"])
     if file is not None:
-        tensors = read_weights(file)
-        classes = len(tensors.get("heads.head.weight", range(classes)))
-        module = models.get_model(name, weights=None, image_size=size, num_classes=classes)
-        fill_module(module, tensors, file)
-    elif wanted == RANDOM:
-        module = _random(models, name, size)
+        built, known = build_from_file(models, name, file, options), None
+        module, notes, digest = built.module, built.notes, weights_sha256(file, options.weights_key)
     else:
-        with downloading(spec, "torchvision", name):
-            module = models.get_model(name, weights=weights)
+        options.refuse(("weights_key",), spec, "it chooses weights in a FILE: torchvision:NAME@FILE")
+        if wanted == RANDOM:
+            module = _random(models, name, options.image_size or size)
+        else:
+            with downloading(spec, "torchvision", name):
+                module = models.get_model(name, weights=weights)
+            if options.image_size not in (None, size):
+                module = resampled(models, name, module, options.image_size)
+                notes = (f"positions are resampled from {size} to {options.image_size} px, as asked",)
+        digest = None
     converted = convert_torchvision(module, spec)
     model = canonical(converted, spec)
     require_same_logits(model, module, list(module.encoder.layers), spec)
-    labels = tuple(weights.meta["categories"]) if classes == len(weights.meta["categories"]) else converted.labels
-    return SourceModel(spec, sha256_file(file) if file else weights_digest(model), model, _preprocessing(transform, spec), labels)
+    config = model.config
+    fields = _preprocessing(transform, spec)
+    preprocessing = choose_preprocessing(fields, options, image_size=config.image_size, channels=config.channels, origin=spec)
+    if file is not None:
+        notes += assumed_preprocessing(preprocessing, options, f"torchvision's {weights}")
+    labels, unnamed = choose_labels(
+        known if not isinstance(module.heads, nn.Identity) else converted.labels, options, config.classes, spec
+    )
+    return SourceModel(
+        spec, digest or weights_digest(model), model, preprocessing, labels, options=options, notes=(*notes, *unnamed)
+    )
 
 
 def convert_torchvision(module: Any, origin: str) -> Converted:
@@ -88,19 +105,21 @@ def convert_torchvision(module: Any, origin: str) -> Converted:
         dim=module.hidden_dim, depth=len(module.encoder.layers), heads=first.self_attention.num_heads,
         mlp_ratio=module.mlp_dim / module.hidden_dim, norm_eps=first.ln_1.eps, head_hidden=hidden,
     )  # fmt: skip
-    labels = numbered_labels(classes) if isinstance(module.heads, nn.Sequential) else embedding_labels(classes)
+    has_head = any(isinstance(part, nn.Linear) for part in module.heads.modules())
+    labels = numbered_labels(classes) if has_head else embedding_labels(classes)
     return Converted(config, out | head, labels)
 
 
 def _head(module: Any, source: SourceTensors) -> tuple[dict[str, Tensor], int | None, int]:
     """Head tensors, the width of a hidden layer, and the number of outputs; without a head (`heads = Identity()`) the embedding."""
-    if not isinstance(module.heads, nn.Sequential):
+    linears = [name for name, part in module.heads.named_modules(prefix="heads") if isinstance(part, nn.Linear)]
+    if not linears:
         return identity_head(module.hidden_dim), None, module.hidden_dim
-    if module.representation_size is None:
-        head = source.linear("heads.head", "head")
+    if len(linears) == 1:
+        head = source.linear(linears[0], "head")
         return head, None, len(head["head.weight"])
     head = source.linear("heads.pre_logits", "head.0") | source.linear("heads.head", "head.2")
-    return head, module.representation_size, len(head["head.2.weight"])
+    return head, module.heads.pre_logits.out_features, len(head["head.2.weight"])
 
 
 def _random(models: Any, name: str, size: int) -> Any:
@@ -111,12 +130,13 @@ def _random(models: Any, name: str, size: int) -> Any:
     return module
 
 
-def _preprocessing(transform: Any, origin: str) -> Preprocessing:
+def _preprocessing(transform: Any, origin: str) -> dict[str, Any]:
+    """Fields of `Preprocessing`, for the size that the transform is for."""
     interpolation = transform.interpolation.value
     if interpolation not in _INTERPOLATIONS:
         raise InputError(f"{origin}: unsupported interpolation '{interpolation}'", f"supported: {', '.join(_INTERPOLATIONS)}")
     size, resize = int(transform.crop_size[0]), int(transform.resize_size[0])
-    return Preprocessing(
-        image_size=size, mean=tuple(transform.mean), std=tuple(transform.std), interpolation=_INTERPOLATIONS[interpolation],
-        fit="shortest", resize_size=None if resize == size else resize, crop_rounding="even",
-    )  # fmt: skip
+    return {
+        "image_size": size, "mean": tuple(transform.mean), "std": tuple(transform.std), "interpolation": _INTERPOLATIONS[interpolation],
+        "fit": "shortest", "resize_size": None if resize == size else resize, "crop_rounding": "even",
+    }  # fmt: skip

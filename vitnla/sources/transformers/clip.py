@@ -18,7 +18,7 @@ from vitnla.sources.tensors import (
     identity_head,
     resampled_positions,
 )
-from vitnla.sources.transformers.settings import Encoder, Settings, class_labels, first_rows, shape
+from vitnla.sources.transformers.settings import Encoder, Settings, Square, class_labels, first_rows, shape
 
 _LAYER = "encoder.layers.{}"
 BLOCK = BlockNames(
@@ -37,15 +37,15 @@ class _Clip(Encoder):
     num_attention_heads: int = 12
     hidden_act: str = "quick_gelu"
     layer_norm_eps: float = 1e-5
-    patch_size: int = 32
+    patch_size: Square = 32
     num_channels: int = 3
-    image_size: int = 224
+    image_size: Square = 224
 
 
 class _Siglip(_Clip):
     hidden_act: str = "gelu_pytorch_tanh"
     layer_norm_eps: float = 1e-6
-    patch_size: int = 16
+    patch_size: Square = 16
     vision_use_head: bool = True
 
 

@@ -1,16 +1,15 @@
-"""What a transformers image processor does, from its `preprocessor_config.json`."""
+"""What a transformers image processor does, from its `preprocessor_config.json` or, since transformers 5, `processor_config.json`."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ConfigDict
-
 from vitnla.common.errors import InputError
 from vitnla.common.preprocessing import Interpolation
-from vitnla.common.schema import Record
 from vitnla.data.preprocessing import Preprocessing
+from vitnla.sources.transformers.settings import Settings
 
 RESAMPLE: dict[int, Interpolation] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers of its filters."""
@@ -28,11 +27,10 @@ class ProcessorDefaults:
     """What a bare number stands for in `size`: the shorter edge, or both."""
 
 
-class _Processor(Record):
-    """The settings that matter here, out of the many that transformers writes."""
+PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 
-    model_config = ConfigDict(extra="ignore")
 
+class _Processor(Settings):
     do_resize: bool
     size: Size
     resample: int | None = None
@@ -45,13 +43,42 @@ class _Processor(Record):
     image_std: tuple[float, ...]
 
 
+class _Nested(Settings):
+    """`processor_config.json` of transformers 5, of models that read text too."""
+
+    image_processor: _Processor
+
+
+def find_processor(folder: Path) -> tuple[Path | None, tuple[str, ...]]:
+    """Return the file that describes the image processor, None where there is none, and a note where two files disagree.
+
+    As in transformers, an `image_processor` inside `processor_config.json` goes before `preprocessor_config.json`.
+
+    Raises:
+        InputError: `processor_config.json` is no JSON.
+    """
+    nested, plain = folder / PROCESSOR, folder / PREPROCESSOR
+    other = plain if plain.is_file() else None
+    if not nested.is_file():
+        return other, ()
+    try:
+        inside = json.loads(nested.read_bytes()).get("image_processor")
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{nested}: expected a JSON object: {error}", "copy it again, or save the processor again") from error
+    if inside is None:  # as before transformers 5
+        return other, ()
+    if other is not None and _Nested.read(nested).image_processor != _Processor.read(other):
+        return nested, (f"{folder}: {PROCESSOR} and {PREPROCESSOR} disagree; the former is taken, as transformers does",)
+    return nested, ()
+
+
 def read_processor(path: Path, defaults: ProcessorDefaults) -> Preprocessing:
-    """The preprocessing of a file, if that is a resize, perhaps a centre crop, division by 255 and a normalisation.
+    """Return the preprocessing of a file, if that is a resize, perhaps a centre crop, division by 255 and a normalisation.
 
     Raises:
         InputError: the file is missing or damaged, or does something else.
     """
-    settings = _Processor.read(path)
+    settings = _Nested.read(path).image_processor if path.name == PROCESSOR else _Processor.read(path)
     crop = settings.crop_size is not None and defaults.crop if settings.do_center_crop is None else settings.do_center_crop
     fit = dict(settings.size) if isinstance(settings.size, dict) else _number(settings.size, defaults.number_is_shortest_edge)
     shortest = fit.get("shortest_edge")

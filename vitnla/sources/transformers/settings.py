@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from pathlib import Path
+from typing import Annotated, Any, Self, TypedDict
 
-from pydantic import ConfigDict
+from pydantic import BeforeValidator, ConfigDict
 
 from vitnla.common.errors import InputError
 from vitnla.common.schema import Record
@@ -17,6 +18,31 @@ class Settings(Record):
 
     model_config = ConfigDict(extra="ignore")
 
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read the settings from a JSON file that transformers wrote.
+
+        Raises:
+            InputError: the file is missing, is no JSON, or has an unsupported setting; names it.
+        """
+        try:
+            return super().read(path)
+        except InputError as error:
+            raise InputError(error.message, "expected what transformers' save_pretrained writes; correct that setting") from error
+
+
+def _one_side(value: object) -> object:
+    """A pair of equal sides as one number."""
+    if not isinstance(value, list | tuple):
+        return value
+    if len(value) != 2 or value[0] != value[1]:
+        raise ValueError("images and patches that are not square are not supported, expected a number or two equal ones")
+    return value[0]
+
+
+Square = Annotated[int, BeforeValidator(_one_side)]
+"""The side of a square, which transformers writes as a number or twice."""
+
 
 class Encoder(Settings):
     """What the config of every transformers ViT names alike."""
@@ -26,9 +52,9 @@ class Encoder(Settings):
     num_attention_heads: int
     hidden_act: str
     layer_norm_eps: float
-    patch_size: int
+    patch_size: Square
     num_channels: int
-    image_size: int
+    image_size: Square
     id2label: dict[int, str] | None = None
 
     def activation(self, origin: str) -> Activation:
@@ -73,7 +99,8 @@ def class_labels(id2label: dict[int, str] | None, classes: int, origin: str) -> 
     Raises:
         InputError: the config names another number of classes.
     """
-    if id2label is None:  # transformers leaves the default, two classes, out of the file
+    default = {index: f"LABEL_{index}" for index in range(classes)}
+    if id2label is None or id2label == default:  # transformers' placeholders, which it leaves out of the file where there are two
         return numbered_labels(classes)
     if sorted(id2label) != list(range(classes)):
         message = f"{origin}: the classifier has {classes} outputs, but id2label names {len(id2label)}, or other numbers"
