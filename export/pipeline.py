@@ -48,6 +48,8 @@ class ExportRequest:
     """Threads of that measurement; `None` is all cores."""
     latency_target: LatencyTarget = DEFAULT_TARGET
     """Where it is taken."""
+    class_map: Path | None = None
+    """Renames classes of the data, see `vitnla.data.class_mapping.read_class_map`."""
 
 
 def export_model(request: ExportRequest, on_step: Callable[[str], None]) -> Bundle:
@@ -67,7 +69,7 @@ def export_model(request: ExportRequest, on_step: Callable[[str], None]) -> Bund
         request.model, method.name, config, request.options.lowering()
     )
     on_step(f"loading data {request.data}")
-    data = load_data(request.data)
+    data = load_data(request.data, request.class_map)
     check_export(source, data, request.options, destination)
     statistics = _calibrate(source, data, request.calibration_images, on_step) if method.needs_statistics(config) else None
     if method.lacks_latency(config):
@@ -89,7 +91,7 @@ def _export_as_it_is(request: ExportRequest, stored: SourceModel, origin: Origin
     on_step(f"loading data {request.data}")
     return export_bundle(
         dense, Decomposition(stored.model, origin.layers), method=method.name, method_config=origin.method_config,
-        data=load_data(request.data), destination=request.output or Path("artifacts") / name, options=request.options,
+        data=load_data(request.data, request.class_map), destination=request.output or Path("artifacts") / name, options=request.options,
         command=request.command, distillation=origin.distillation, on_step=on_step,
     )  # fmt: skip
 

@@ -30,7 +30,7 @@ class Answers:
 
     @property
     def classes(self) -> NDArray[np.int64]:
-        """Classes [N]."""
+        """Classes [N], numbered as the logits are."""
         return np.asarray(self.logits.argmax(axis=1), np.int64)
 
 
@@ -39,40 +39,53 @@ class Journey:
 
     def __init__(self, prepare: Prepare, split: Split, dense: Answers) -> None:
         self._prepare, self._split = prepare, split
-        self.dense = self.last = dense
+        self.dense = self.last = self._scored(dense)
         self.stages: tuple[LossStage, ...] = ()
 
     def go(self, stage: Stage, by: str, model: Callable[[Images], Logits], on_progress: Progress) -> None:
         """Ask the model that this step made, and compare its answers with those before."""
-        after = Answers(by, answer(model, self._prepare, self._split.images, on_progress))
-        self.stages += (loss_stage(stage, self.last, after, self._split.labels),)
+        after = self._scored(Answers(by, answer(model, self._prepare, self._split.images, on_progress)))
+        labels = self._split.labels if self._split.classes.unmatched is None else None
+        self.stages += (loss_stage(stage, self.last, after, labels),)
         self.last = after
+
+    def _scored(self, answers: Answers) -> Answers:
+        """In the order of the labels, and among their classes only."""
+        return Answers(answers.by, self._split.classes.scored(answers.logits))
 
     @cached_property
     def _fingerprint(self) -> str:
         return self._split.fingerprint()
 
     def accuracy(self, split: str) -> Accuracy:
-        """Top-1 of the dense source and of the last model, as fractions, and how often the two agree."""
-        labels, dense, last = self._split.labels, self.dense.classes, self.last.classes
+        """Top-1 of the dense source and of the last model, as fractions, and how often the two agree; see `Accuracy`."""
+        labels, dense, last, mapping = self._split.labels, self.dense.classes, self.last.classes, self._split.classes
+        known = mapping.unmatched is None
         return Accuracy(
-            split=split, fingerprint=self._fingerprint, images=len(labels), dense_top1=float((dense == labels).mean()),
-            top1=float((last == labels).mean()), agreement=float((last == dense).mean()),
+            split=split, fingerprint=self._fingerprint, images=len(labels),
+            dense_top1=float((dense == labels).mean()) if known else None, top1=float((last == labels).mean()) if known else None,
+            agreement=None if mapping.features else float((last == dense).mean()), columns=mapping.columns,
+            not_measured=mapping.unmatched,
         )  # fmt: skip
 
 
-def loss_stage(stage: Stage, before: Answers, after: Answers, labels: NDArray[np.int64]) -> LossStage:
-    """Compare two answers to the same images with labels [N]."""
-    right, still_right = before.classes == labels, after.classes == labels
+def loss_stage(stage: Stage, before: Answers, after: Answers, labels: NDArray[np.int64] | None) -> LossStage:
+    """Compare two answers to the same images, with labels [N] where there are any that the classes are about."""
     flipped = before.classes != after.classes
     margins = _margins(before.logits)
-    return LossStage(
-        stage=stage, before=before.by, after=after.by, top1=float(still_right.mean()),
-        lost_points=100 * float(right.mean() - still_right.mean()),
-        lost=int((right & ~still_right).sum()), gained=int((still_right & ~right).sum()), flips=int(flipped.sum()),
-        flip_margin=float(np.median(margins[flipped])) if flipped.any() else None, typical_margin=float(np.median(margins)),
-        logit_error=_relative_rms(before.logits, after.logits),
+    change = LossStage(
+        stage=stage, before=before.by, after=after.by, top1=None, lost_points=None, lost=None, gained=None,
+        flips=int(flipped.sum()), flip_margin=float(np.median(margins[flipped])) if flipped.any() else None,
+        typical_margin=float(np.median(margins)), logit_error=_relative_rms(before.logits, after.logits),
     )  # fmt: skip
+    if labels is None:
+        return change
+    right, still_right = before.classes == labels, after.classes == labels
+    counted = {
+        "top1": float(still_right.mean()), "lost_points": 100 * float(right.mean() - still_right.mean()),
+        "lost": int((right & ~still_right).sum()), "gained": int((still_right & ~right).sum()),
+    }  # fmt: skip
+    return change.model_copy(update=counted)
 
 
 def _margins(logits: Logits) -> NDArray[np.float64]:

@@ -77,9 +77,12 @@ def check_export(
     check_opset(options.graph_opset)
     lowering = options.lowering()
     check_free(destination, replace=options.force)
-    split = evaluation_split(data, source.model.config.classes, options.eval_split, options.eval_images)
+    split = evaluation_split(data, source.labels, options.eval_split, options.eval_images)
     if lowering.calibrates and not len(data.split("calibration")):
-        raise InputError(f"{lowering.precision} needs calibration images, and data '{data.name}' has none", "choose other data")
+        raise InputError(
+            f"{lowering.precision} needs calibration images, and data '{data.name}' has none",
+            "name data with a calibration split, or with training images that one can be taken from",
+        )
     plan = plan_engines(
         options.engine, options.capabilities, options.engine_precisions, options.profile, options.precision, options.build
     )

@@ -82,7 +82,7 @@ def adopt_graph(wanted: Adoption, source: SourceModel, data: Dataset, on_step: C
     on_step(f"reading {wanted.file}")
     graph = read_graph(f"{PREFIX}{wanted.file}")
     _require_same_images(graph, source)
-    split = evaluation_split(data, source.model.config.classes, "test", wanted.eval_images)
+    split = evaluation_split(data, source.labels, "test", wanted.eval_images)
     precision, images = precision_of(graph), source.preprocessing(spread(split.images, REFERENCE_IMAGES))
     with atomic_folder(wanted.destination, replace=True) as folder:
         _copy(graph, folder)
@@ -107,7 +107,7 @@ def adopt_graph(wanted: Adoption, source: SourceModel, data: Dataset, on_step: C
         stage: Stage = "runtime" if precision == "fp32" else "precision"
         by = f"{wanted.name}, ONNX Runtime {precision}"
         journey.go(stage, by, session, counter(f"accuracy of {wanted.name}", on_step))
-        np.savez_compressed(folder / PREDICTIONS, dense=dense.argmax(1), exported=journey.last.classes)
+        np.savez_compressed(folder / PREDICTIONS, dense=journey.dense.classes, exported=journey.last.classes)
         config, proto = source.model.config, ir.to_proto(graph.model)
         none = METHODS[NONE]
         batch = graph.batch or "batch"

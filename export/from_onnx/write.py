@@ -97,7 +97,7 @@ def write_bundle(
         journey = Journey(work.preprocessing, split, Answers("dense, ONNX Runtime fp32", dense))
         count = counter("accuracy of the exported file", on_step)
         journey.go("decomposition", f"{request.method}, ONNX Runtime fp32", exported, count)
-        np.savez_compressed(folder / PREDICTIONS, dense=dense.argmax(1), exported=journey.last.classes)
+        np.savez_compressed(folder / PREDICTIONS, dense=journey.dense.classes, exported=journey.last.classes)
         batch = source.batch or _BATCH
         manifest = Manifest(
             name=request.name or destination.name, created=datetime.now(UTC).isoformat(timespec="seconds"),

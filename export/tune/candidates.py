@@ -90,6 +90,7 @@ def _export(candidate: Candidate, request: TuneRequest, folder: Path, split: tup
     export = ExportRequest(
         model, request.data, method, settings, folder, options, request.command, request.calibration_images,
         latency_batch=request.batch, latency_threads=request.threads, latency_target=candidate.prices,
+        class_map=request.class_map,
     )  # fmt: skip
     return export_model(export, lambda text: on_step(f"{candidate.name}: {text}"))
 
@@ -105,7 +106,7 @@ def _taught(candidate: Candidate, lessons: Lessons, request: TuneRequest, on_ste
     progress = Progress(on_step=on_batch, on_note=lambda text: on_step(f"{candidate.name}: {text}"))
     config = DistillConfig(epochs=lessons.epochs)
     teach(
-        load_model(request.model), load_model(str(student.folder)), load_data(request.data), config, folder, progress,
+        load_model(request.model), load_model(str(student.folder)), load_data(request.data, request.class_map), config, folder, progress,
         lessons.images,
     )  # fmt: skip
     return folder

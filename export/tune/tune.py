@@ -76,7 +76,7 @@ def tune(request: TuneRequest, evaluation: Evaluation, on_step: OnStep = lambda 
     say("timing the dense bundles")
     prices, threads = settle(request, bundles, _places(dense))
     request = replace(request, threads=threads)
-    data = load_data(request.data)
+    data = load_data(request.data, request.class_map).for_model(bundles[0].manifest.labels)
     judge = Judge(request, bundles[0], judging_splits(data, request.images, request.taught_images), say)
     search = Search(request, prices, judge, started, say)
     search.run()

@@ -184,7 +184,10 @@ class Bundle:
             return arrays["images"], arrays["logits"]
 
     def dense_predictions(self) -> NDArray[np.int64]:
-        """Classes [N] that the dense fp32 source gave the images of `manifest.accuracy`, for agreement without torch."""
+        """Classes [N] that the dense fp32 source gave the images of `manifest.accuracy`, for agreement without torch.
+
+        They are numbered as `manifest.accuracy.columns` says.
+        """
         with np.load(self.folder / PREDICTIONS, allow_pickle=False) as arrays:
             classes: NDArray[np.int64] = arrays["dense"]
         return classes

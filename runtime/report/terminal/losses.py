@@ -11,7 +11,7 @@ from rich.text import Text
 from runtime.report.numbers import MISSING, percent
 from runtime.report.terminal.fit import Column, Fitted
 from runtime.results.schema import Cell
-from vitnla.common.measures import Accuracy, LossStage
+from vitnla.common.measures import LossStage
 
 
 def losses_table(losses: Mapping[str, Sequence[LossStage]]) -> Group:
@@ -22,8 +22,8 @@ def losses_table(losses: Mapping[str, Sequence[LossStage]]) -> Group:
         Column("Lost by", [stage.stage for _, stage in rows], numeric=False),
         Column("Change", [points(stage) for _, stage in rows]),
         Column("Top-1 %", [percent(stage.top1) for _, stage in rows], rank=5),
-        Column("Lost", [f"{stage.lost:,}" for _, stage in rows], rank=2),
-        Column("Gained", [f"{stage.gained:,}" for _, stage in rows], rank=3),
+        Column("Lost", [_count(stage.lost) for _, stage in rows], rank=2),
+        Column("Gained", [_count(stage.gained) for _, stage in rows], rank=3),
         Column("Flips", [f"{stage.flips:,}" for _, stage in rows], rank=1),
         Column("Margin", [MISSING if stage.flip_margin is None else f"{stage.flip_margin:.3f}" for _, stage in rows], rank=4),
         Column("Logits by", [f"{100 * stage.logit_error:.1f} %" for _, stage in rows], rank=6),
@@ -33,7 +33,11 @@ def losses_table(losses: Mapping[str, Sequence[LossStage]]) -> Group:
 
 def points(stage: LossStage) -> str:
     """Change of top-1 in points, with its sign: a loss is negative."""
-    return f"{0.0 - round(stage.lost_points, 2):+.2f}"
+    return MISSING if stage.lost_points is None else f"{0.0 - round(stage.lost_points, 2):+.2f}"
+
+
+def _count(number: int | None) -> str:
+    return MISSING if number is None else f"{number:,}"
 
 
 EXPORT, RUNTIME = "export", "runtime"
@@ -63,22 +67,27 @@ def journeys(cells: Iterable[Cell]) -> list[Journey]:
     found: dict[tuple[str, str, str], Journey] = {}
     for cell in cells:
         there = cell.export_accuracy
-        if there is not None and cell.top1 is not None and cell.accuracy_images == there.images:
+        if there is None or there.dense_top1 is None or there.top1 is None or cell.top1 is None:
+            continue
+        if cell.accuracy_images == there.images:
             key = (cell.bundle, cell.runtime, cell.precision)
-            steps = dict(_steps(cell.losses, there, cell.top1))
+            steps = dict(_steps(cell.losses, (there.dense_top1, there.top1), cell.top1))
             found.setdefault(key, Journey(cell.bundle, cell.runtime, there.dense_top1, cell.top1, steps))
     return list(found.values())
 
 
-def _steps(stages: Sequence[LossStage], there: Accuracy, deployed: float) -> Iterator[tuple[str, float]]:
-    """What an export lost on its own runtime counts as the runtime's, together with the change to the one measured here."""
+def _steps(stages: Sequence[LossStage], exported: tuple[float, float], deployed: float) -> Iterator[tuple[str, float]]:
+    """What an export lost on its own runtime counts as the runtime's, together with the change to the one measured here.
+
+    `exported` is the top-1 of the dense source and of the bundle, as its export measured them.
+    """
+    before, after = exported
     if not stages:
-        yield EXPORT, 100 * (there.top1 - there.dense_top1)
-        yield RUNTIME, 100 * (deployed - there.top1)
+        yield EXPORT, 100 * (after - before)
+        yield RUNTIME, 100 * (deployed - after)
         return
-    before = there.dense_top1
     for stage in stages:
-        if stage.stage != RUNTIME:
+        if stage.stage != RUNTIME and stage.top1 is not None:
             yield stage.stage, 100 * (stage.top1 - before)
             before = stage.top1
     yield RUNTIME, 100 * (deployed - before)
