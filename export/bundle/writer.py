@@ -127,7 +127,7 @@ def export_bundle(
             model=config.model_dump(mode="json"), layers=decomposition.layers,
             macs=encoder_macs(config, source.model.config), parameters=encoder_parameters(config, source.model.config),
             precision=lowering.precision, runtime=lowering.runtime, quantization=quantization,
-            input=specs[0], output=specs[1],
+            input=specs[0], output=specs[1], answers=embedded.output if embedded else "logits",
             preprocessing=source.preprocessing.model_dump(mode="json"), embedded=embedded, labels=source.labels,
             accuracy=journey.accuracy(options.eval_split), parity=parity, precision_error=precision_error, online=online,
             distillation=distillation, graph=graph, tools=tool_versions(_TOOLS), files={},

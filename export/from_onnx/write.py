@@ -21,7 +21,8 @@ from export.from_onnx.source import OnnxSource
 from export.graph.files import save_model
 from export.graph.inspect import low_rank_pairs, operator_counts
 from export.graph.metadata import fields, read_metadata, write_metadata
-from export.graph.parity import BATCHES, answer, compare
+from export.graph.parity import BATCHES, answer, as_logits, compare
+from export.graph.preprocessing import OutputKind
 from runtime.bundle.schema import (
     MANIFEST,
     MODEL,
@@ -34,6 +35,7 @@ from runtime.bundle.schema import (
     TensorSpec,
     open_bundle,
 )
+from runtime.check.logits import are_probabilities
 from vitnla.common.files import atomic_folder, write_atomically
 from vitnla.common.schema import Record
 from vitnla.data.dataset import Split
@@ -93,10 +95,14 @@ def write_bundle(
         require_parity(parity, allowed=allowed, reference=f"those of the {kind} graph", hint="try another version of onnxruntime")
         np.savez(folder / REFERENCE, images=images, logits=reference(images))
         original = GraphSession(source.model, source.batch)
-        dense = answer(original, work.preprocessing, split.images, counter("accuracy of the original graph", on_step))
+        kind_of_answers: OutputKind = "probabilities" if are_probabilities(original(images)) else "logits"
+        read = as_logits(kind_of_answers)
+        count = counter("accuracy of the original graph", on_step)
+        dense = read(answer(original, work.preprocessing, split.images, count))
         journey = Journey(work.preprocessing, split, Answers("dense, ONNX Runtime fp32", dense))
         count = counter("accuracy of the exported file", on_step)
-        journey.go("decomposition", f"{request.method}, ONNX Runtime fp32", exported, count)
+        by = f"{request.method}, ONNX Runtime fp32"
+        journey.go("decomposition", by, lambda batch: read(exported(batch)), count)
         np.savez_compressed(folder / PREDICTIONS, dense=journey.dense.classes, exported=journey.last.classes)
         batch = source.batch or _BATCH
         manifest = Manifest(
@@ -106,7 +112,7 @@ def write_bundle(
             parameters=result.parameters, precision="fp32",
             input=TensorSpec(name=source.input, dtype="float32", shape=(batch, *work.image)),
             output=TensorSpec(name=source.output, dtype="float32", shape=(batch, len(work.labels))),
-            preprocessing=work.preprocessing.model_dump(mode="json"), labels=work.labels,
+            answers=kind_of_answers, preprocessing=work.preprocessing.model_dump(mode="json"), labels=work.labels,
             accuracy=journey.accuracy(request.eval_split), losses=journey.stages, parity=parity, reference=kind, graph=graph,
             tools=tool_versions(_TOOLS), files=file_hashes(folder),
         )  # fmt: skip

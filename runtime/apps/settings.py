@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from runtime.bundle.schema import MODEL, Bundle, Precision, TensorSpec
 from runtime.check.parity import TOLERANCES
+from vitnla.common.class_names import are_features
 from vitnla.common.errors import InputError
 from vitnla.common.schema import Record, first_complaint
 
@@ -54,7 +57,7 @@ class Settings(Record):
     precision: Precision
     input: TensorSpec
     output: TensorSpec
-    answers: Literal["logits", "probabilities"]
+    answers: Literal["logits", "probabilities", "embedding"]
     channels: int
     resizing: Resizing
     mean: tuple[float, ...]
@@ -66,6 +69,10 @@ class Settings(Record):
     max_pixels: int = MAX_PIXELS
     tolerance: float
     """Largest |answer - expected| / max |expected| that the precision allows."""
+
+    def label(self, answers: NDArray[np.float32]) -> str:
+        """What an app calls the answers [classes] of one image: their class, or that they are an embedding."""
+        return f"embedding of {len(answers)} values" if self.answers == "embedding" else self.labels[int(answers.argmax())]
 
 
 def settings_of(bundle: Bundle) -> Settings:
@@ -91,7 +98,7 @@ def settings_of(bundle: Bundle) -> Settings:
     return Settings(
         name=bundle.name, model=bundle.model_path.name, external_data=_external_data(bundle), precision=manifest.precision,
         input=manifest.input, output=manifest.output,
-        answers="probabilities" if bundle.gives_probabilities else "logits", channels=len(given.mean),
+        answers=_answers(bundle), channels=len(given.mean),
         resizing=_resizing(given, (height, width)), mean=given.mean, std=given.std, labels=_labels(bundle),
         tolerance=TOLERANCES[manifest.precision],
     )  # fmt: skip
@@ -106,6 +113,12 @@ def _resizing(given: _Preprocessing, size: Size) -> Resizing:
     return Resizing(
         fit=given.fit, to=(resized, resized), crop=side, crop_rounding=given.crop_rounding, interpolation=given.interpolation
     )
+
+
+def _answers(bundle: Bundle) -> Literal["logits", "probabilities", "embedding"]:
+    if are_features(bundle.manifest.labels):
+        return "embedding"
+    return "probabilities" if bundle.gives_probabilities else "logits"
 
 
 def _external_data(bundle: Bundle) -> tuple[str, ...]:

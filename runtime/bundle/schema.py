@@ -119,6 +119,8 @@ class Manifest(Record):
     quantization: Quantization | None = None
     input: TensorSpec
     output: TensorSpec
+    answers: Literal["logits", "probabilities"] = "logits"
+    """What the output is; in manifests written before it was recorded, `embedded` tells."""
     preprocessing: dict[str, Any]
     """From images to what the model itself takes; `embedded` is set where the graph does this."""
     embedded: Embedded | None = None
@@ -167,7 +169,7 @@ class Bundle:
     def gives_probabilities(self) -> bool:
         """Whether the graph's output is probabilities, not logits."""
         embedded = self.manifest.embedded
-        return embedded is not None and embedded.output == "probabilities"
+        return self.manifest.answers == "probabilities" or (embedded is not None and embedded.output == "probabilities")
 
     def model_bytes(self) -> int:
         """Size of the ONNX model on disk, external data included."""

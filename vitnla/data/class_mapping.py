@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from vitnla.common.class_names import are_features
 from vitnla.common.errors import InputError
 from vitnla.data.formats.synsets import SYNSETS, is_synset, parse_synset
 
@@ -20,7 +21,6 @@ Number = TypeVar("Number", bound=np.generic)
 _FIRST = 5
 """So many names of a list are shown."""
 _NUMBERED = re.compile(r"(?:class|label)?[\s_-]*\d+", re.IGNORECASE)
-_FEATURE = re.compile(r"feature[\s_-]*\d+", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\W_]+")
 _OPTION = "--class-map FILE (lines of DATA NAME<TAB>MODEL NAME, or of DATA NAME<TAB>#NUMBER)"
 
@@ -82,7 +82,7 @@ def match_classes(names: Sequence[str], model: Sequence[str], data: str = "data"
     """
     if not model or tuple(names) == tuple(model):
         return SAME
-    if all(_FEATURE.fullmatch(name) for name in model):
+    if are_features(model):
         found = f"the model gives {len(model)} features and no classes, so labels of data '{data}' say nothing about it"
         raise ClassMismatch(found, "give the model with its classifier", features=True)
     same = len(names) == len(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,16 +14,20 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from rich.console import Console
 
 import export.bundle.writer
 import export.graph.files
 from export.bundle.plan import ExportOptions
 from export.bundle.writer import export_bundle
-from runtime.bundle.schema import MANIFEST, MODEL, Bundle, Parity, open_bundle
+from runtime.bundle.schema import MANIFEST, MODEL, PREDICTIONS, Bundle, Parity, open_bundle
+from runtime.report.terminal.bundle_info import contents_tables
+from runtime.report.terminal.losses import losses_table
 from vitnla.common.errors import InputError, VerdictError
 from vitnla.common.files import sha256_file
-from vitnla.data.dataset import Dataset
-from vitnla.methods import Decomposition
+from vitnla.common.measures import Accuracy
+from vitnla.data.dataset import Dataset, Split
+from vitnla.methods import METHODS, Decomposition
 from vitnla.model import load_checkpoint
 from vitnla.model.predict import predict
 from vitnla.sources.load import load_model
@@ -126,6 +131,43 @@ def test_dense_predictions_are_asked_for_once(
 
 
 @pytest.mark.usefixtures("quick_trace")
+def test_data_of_other_classes_leave_the_accuracy_unmeasured(
+    tiny_source: SourceModel, tiny_low_rank: Decomposition, tiny_data: Dataset, tmp_path: Path
+) -> None:
+    bundle = export_bundle(
+        tiny_source, tiny_low_rank, method="svd", method_config={}, data=replace(tiny_data, labels=tuple("klmnopqrst")),
+        destination=tmp_path / "out", options=ExportOptions(), command="test",
+    )  # fmt: skip
+    accuracy, (stage,) = bundle.manifest.accuracy, bundle.manifest.losses
+    assert bundle.manifest.parity.met
+    assert (accuracy.top1, accuracy.dense_top1, stage.top1, stage.lost_points, stage.lost, stage.gained) == (None,) * 6
+    assert accuracy.not_measured is not None
+    assert "the data has 'k', 'l', 'm', 'n', 'o', ... (10); the model has 'a', 'b'" in accuracy.not_measured
+    with np.load(bundle.folder / PREDICTIONS) as kept:
+        assert accuracy.agreement == (kept["dense"] == kept["exported"]).mean() < 1
+    shown = io.StringIO()
+    Console(file=shown, width=200).print(contents_tables(bundle), losses_table({"out": bundle.manifest.losses}))
+    assert "not measured  top-1: 0 of 10 classes of data 'tiny'" in shown.getvalue()
+
+
+def test_classes_in_another_order_and_some_of_them_only(tiny_source: SourceModel, tiny_data: Dataset, tmp_path: Path) -> None:
+    """Labels that are the model's own answers: 100 %, whatever order the data count their classes in."""
+    method, test = METHODS["none"], tiny_data.split("test")
+    answers = source_logits(tiny_source, test)
+
+    def exported(name: str, order: str) -> Accuracy:
+        own = answers[:, ["abcdefghij".index(label) for label in order]].argmax(1)
+        data = Dataset("tiny", tuple(label.upper() for label in order), {"test": Split(test.images, own)})
+        return export_bundle(
+            tiny_source, method.apply(tiny_source.model, None, method.config()), method="none", method_config={}, data=data,
+            destination=tmp_path / name, options=ExportOptions(), command="test",
+        ).manifest.accuracy  # fmt: skip
+
+    backwards, some = exported("backwards", "jihgfedcba"), exported("some", "hbe")
+    assert (backwards.top1, backwards.dense_top1, backwards.columns) == (1.0, 1.0, tuple(range(9, -1, -1)))
+    assert (some.top1, some.agreement, some.columns) == (1.0, 1.0, (7, 1, 4))
+
+
 class TestRefusals:
     def test_an_existing_folder_is_kept(self, export_to: Export, tmp_path: Path) -> None:
         (tmp_path / "out").mkdir()
@@ -203,14 +245,17 @@ class TestRefusals:
             export_to(tmp_path / "out", **options)
         assert list(tmp_path.iterdir()) == []
 
-    def test_data_of_other_classes_are_refused(
+    def test_data_with_a_misspelt_class_are_refused(
         self, tiny_source: SourceModel, tiny_low_rank: Decomposition, tiny_data: Dataset, tmp_path: Path
     ) -> None:
-        with pytest.raises(InputError, match="the model has 10 classes, but data 'tiny' has 2"):
+        data = replace(tiny_data, labels=(*"abcdefghi", "jay"))
+        with pytest.raises(InputError, match=r"9 of 10 classes of data 'tiny' match the model's by name.*no 'jay'") as error:
             export_bundle(
-                tiny_source, tiny_low_rank, method="svd", method_config={}, data=replace(tiny_data, labels=("a", "b")),
+                tiny_source, tiny_low_rank, method="svd", method_config={}, data=data,
                 destination=tmp_path / "out", options=ExportOptions(), command="test",
             )  # fmt: skip
+        assert "--class-map" in error.value.hint
+        assert list(tmp_path.iterdir()) == []
 
     def test_external_weights_are_part_of_the_bundle(
         self, export_to: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

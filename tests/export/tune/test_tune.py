@@ -19,11 +19,13 @@ from export.tune.latency_choice import fastest_of, prices_of, settle, threads_of
 from export.tune.loss_test import Classifier, Judge, Loss, judging_splits, verdict
 from export.tune.next_cut import FIRST, LEAST, MOST, RESOLUTION, STEP, TAUGHT_RESOLUTION, next_share, next_taught
 from export.tune.request import Lessons, TuneRequest
+from export.tune.search import Search
 from export.tune.tune import SETTINGS, tune
 from runtime.bench.plan import Target
 from runtime.bundle.schema import MODEL, Bundle
 from runtime.check.accuracy import Evaluation
 from runtime.results.schema import Cell
+from vitnla.allocation.options import budget
 from vitnla.common.errors import InputError, VerdictError
 from vitnla.data.dataset import Dataset, Split
 
@@ -66,6 +68,43 @@ def test_what_is_distilled_goes_on_where_untrained_cuts_end(limit: float) -> Non
 
 def test_where_no_cut_was_good_lessons_begin_from_the_dense_model() -> None:
     assert next_taught({0.6: False, 0.9: False}, {}) == pytest.approx(STEP**2)
+
+
+class _Judge:
+    """Finds every bundle within the budget whose share is at least `limit`."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+
+    def fits(self, bundle: float, target: object) -> bool:
+        return bundle >= self._limit
+
+
+@pytest.mark.parametrize(
+    ("least", "limit", "tried"),
+    [
+        (0.802, 0.0, {0.802: True}),
+        (0.802, 0.85, {0.802: False, 0.873: True, 0.838: False, 0.856: True}),
+        (0.55, 0.0, {0.6: True, 0.55: True}),
+        (0.97, 0.0, {}),
+    ],
+)
+def test_a_share_that_the_model_does_not_allow_is_clipped(
+    least: float, limit: float, tried: dict[float, bool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def made(candidate: Candidate, request: TuneRequest, say: object) -> float:
+        assert candidate.share is not None
+        budget(1000, round(1000 * least), candidate.share)
+        return candidate.share
+
+    monkeypatch.setattr("export.tune.search.make", made)
+    request = TuneRequest("demo", "demo", 1.0, 0.8, (Target("ort"),), 1, 1, 10, None, None, 1e9, 1.0, tmp_path, "test")
+    said: list[str] = []
+    search = Search(request, LatencyTarget("ort", "fp32"), _Judge(limit), 0.0, said.append)  # type: ignore[arg-type]
+    search.run()
+    assert search.tried == tried
+    assert {one.share for one in search.made} == set(tried)
+    assert any(f"cannot be had: this model allows {least:g} and more" in line for line in said)
 
 
 def _cell(name: str, method: str, precision: str, speed: float, top1: float | None, *, error: str | None = None) -> Cell:
