@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -22,7 +23,6 @@ from export.graph.files import save_model
 from export.graph.inspect import low_rank_pairs, operator_counts
 from export.graph.metadata import fields, read_metadata, write_metadata
 from export.graph.parity import BATCHES, answer, as_logits, compare
-from export.graph.preprocessing import OutputKind
 from runtime.bundle.schema import (
     MANIFEST,
     MODEL,
@@ -95,7 +95,7 @@ def write_bundle(
         require_parity(parity, allowed=allowed, reference=f"those of the {kind} graph", hint="try another version of onnxruntime")
         np.savez(folder / REFERENCE, images=images, logits=reference(images))
         original = GraphSession(source.model, source.batch)
-        kind_of_answers: OutputKind = "probabilities" if are_probabilities(original(images)) else "logits"
+        kind_of_answers: Literal["logits", "probabilities"] = "probabilities" if are_probabilities(original(images)) else "logits"
         read = as_logits(kind_of_answers)
         count = counter("accuracy of the original graph", on_step)
         dense = read(answer(original, work.preprocessing, split.images, count))
