@@ -53,6 +53,8 @@ class ExportRequest:
     """Where it is taken."""
     source_options: SourceOptions = NO_OPTIONS
     """What `load_model` is told beside the SPEC."""
+    class_map: Path | None = None
+    """Renames classes of the data, see `vitnla.data.class_mapping.read_class_map`."""
 
 
 def export_model(request: ExportRequest, on_step: OnStep, on_note: OnStep = lambda note: None) -> Bundle:
@@ -97,7 +99,7 @@ def _plan(
 ) -> ExportPlan:
     destination = request.output or Path("artifacts") / default_name(request.model, method, config, lowering)
     on_step(f"loading data {request.data}")
-    return plan_export(source, load_data(request.data), request.options, destination, lowering)
+    return plan_export(source, load_data(request.data, request.class_map), request.options, destination, lowering)
 
 
 def _time_operators(request: ExportRequest, on_step: OnStep, config: ViTConfig) -> LatencyModel:

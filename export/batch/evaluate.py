@@ -12,7 +12,7 @@ from typing import Literal
 
 from export.batch import evaluation_plan as places
 from export.batch.evaluation_plan import Plan, part_path
-from export.batch.inputs import data_hash, load_images, write_listing
+from export.batch.inputs import UNKNOWN, data_hash, load_images, numbered, write_listing
 from export.batch.local import run_local
 from export.batch.part import PartReport, read_report, require_pyarrow, unreadable_rows
 from export.batch.ray_engine import require_ray, run_ray
@@ -22,7 +22,9 @@ from runtime.process.child import WorkerError
 from runtime.results.statistics import Interval, wilson
 from vitnla.common.errors import InputError
 from vitnla.common.files import write_atomically
+from vitnla.common.notes import note_once
 from vitnla.common.schema import Record
+from vitnla.data.class_mapping import ClassMismatch, match_classes
 from vitnla.data.image_files import ImageFiles
 
 Engine = Literal["local", "ray"]
@@ -47,6 +49,7 @@ class EvaluationRequest:
     limit: int | None
     repeat: int
     replace: bool
+    class_map: Path | None = None
 
 
 class Summary(Record):
@@ -65,6 +68,8 @@ class Summary(Record):
     top1: float | None
     top1_low: float | None
     top1_high: float | None
+    scored_classes: int
+    """Among so many classes each answer is chosen for `top1`: all of the bundle's, or those that the data have."""
     resumed: int
     """Images that an earlier run had done."""
     seconds: float
@@ -114,13 +119,14 @@ def _settled(request: EvaluationRequest) -> Plan:
         fixed = request.bundle.fixed_batch
         raise InputError(f"this graph runs at batch {fixed} only, got batch {request.batch}", f"use -b {fixed}")
     folder, bundle = request.destination.absolute(), request.bundle.folder.absolute()
-    split = load_images(request.data, request.split, request.bundle.manifest.labels)
-    split = split.head(request.limit)
+    images, names = load_images(request.data, request.split, request.class_map)
+    columns = _columns(request, names)
+    split = numbered(images, columns).head(request.limit)
     plan = Plan(
         bundle=str(bundle), manifest_sha256=places.manifest_hash(bundle), data=_absolute(request.data), split=request.split,
         data_sha256=data_hash(split), files=isinstance(split.images, ImageFiles), size=getattr(split.images, "size", None),
         images=len(split), repeat=request.repeat, shard=request.shard, batch=request.batch, runtime=request.target.runtime,
-        provider=request.target.provider, precision=request.target.precision,
+        provider=request.target.provider, precision=request.target.precision, columns=columns,
     )  # fmt: skip
     if places.settle(folder, plan, replace=request.replace):
         return plan
@@ -130,6 +136,26 @@ def _settled(request: EvaluationRequest) -> Plan:
     write_listing(folder, plan, split)
     places.write_plan(folder, plan)
     return plan
+
+
+def _columns(request: EvaluationRequest, names: tuple[str, ...]) -> tuple[int, ...] | None:
+    """See `Plan.columns`; `UNKNOWN` throughout for a bundle that gives features instead of classes.
+
+    Raises:
+        ClassMismatch: the bundle's classes are others.
+    """
+    if not names:
+        return None
+    try:
+        mapping = match_classes(names, request.bundle.manifest.labels, request.data)
+    except ClassMismatch as error:
+        if not error.features:
+            raise
+        note_once(f"{error.message}: no accuracy is measured")
+        return (UNKNOWN,) * len(names)
+    if mapping.note is not None:
+        note_once(mapping.note)
+    return mapping.columns
 
 
 def _absolute(spec: str) -> str:
@@ -169,6 +195,7 @@ def _summed(
     return Summary(
         bundle=request.bundle.name, data=plan.data, split=plan.split, runtime=request.target.label, engine=request.engine,
         workers=request.workers, parts=plan.shards, images=plan.total, unreadable=unreadable, labelled=labelled,
+        scored_classes=len(plan.columns or ()) or int(request.bundle.manifest.output.shape[-1]),
         top1=top1.value if known else None, top1_low=top1.low if known else None, top1_high=top1.high if known else None,
         resumed=resumed, seconds=seconds, startup_s=startup, images_per_s=rate, peak_rss_mb=peak,
     )  # fmt: skip

@@ -38,6 +38,8 @@ class Plan(Record):
     runtime: str
     provider: str
     precision: EnginePrecision | None
+    columns: tuple[int, ...] | None = None
+    """The bundle's class of each class of the data, among which answers are scored; null where they are the same."""
 
     @property
     def total(self) -> int:

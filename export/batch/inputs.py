@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from export.batch.evaluation_plan import LISTING, Plan, listing_hash
 from vitnla.common.errors import InputError
+from vitnla.common.notes import note_once
 from vitnla.data.dataset import Dataset, Split
-from vitnla.data.image_files import SUFFIXES, ImageFiles, Images
+from vitnla.data.image_files import ImageFiles, Images, find_images, image_suffixes, skipped_note
 from vitnla.data.load import load_data
 
 UNKNOWN = -1
@@ -27,22 +28,34 @@ class Shard:
     paths: tuple[str, ...]
 
 
-def load_images(spec: str, split: str, classes: tuple[str, ...]) -> Split:
-    """The images to run, and their labels as the bundle counts its classes.
+def load_images(spec: str, split: str, class_map: Path | None = None) -> tuple[Split, tuple[str, ...]]:
+    """The images to run with their labels, and the names of those.
 
     Args:
-        spec: data SPEC; `folder:DIR` may also be a folder of images without class folders, which have no labels.
+        spec: data SPEC; `folder:DIR` may also be a folder of images without class folders, whose labels are `UNKNOWN`; it has
+            no names.
         split: a split's name, or `all` for every image.
-        classes: the bundle's labels; empty where it has none.
+        class_map: renames classes of the data, see `vitnla.data.class_mapping.read_class_map`.
 
     Raises:
         InputError: there is no such data or split.
     """
     if (flat := _flat(spec)) is not None:
-        return flat
-    data = load_data(spec)
-    chosen = _all(data) if split == "all" else data.split(split)
-    return Split(chosen.images, chosen.labels if data.labels == classes else _matched(chosen.labels, data.labels, classes))
+        return flat, ()
+    data = load_data(spec, class_map)
+    return (_all(data) if split == "all" else data.split(split)), data.labels
+
+
+def numbered(split: Split, columns: tuple[int, ...] | None) -> Split:
+    """The split with labels as the bundle counts its classes.
+
+    Args:
+        split: with labels as the data count theirs.
+        columns: the bundle's class of each class of the data; `None` where they are the same.
+    """
+    if columns is None:
+        return split
+    return replace(split, labels=np.asarray(columns, np.int64)[split.labels])
 
 
 def _flat(spec: str) -> Split | None:
@@ -50,10 +63,13 @@ def _flat(spec: str) -> Split | None:
     folder = Path(place)
     if kind != "folder" or not folder.is_dir() or any(entry.is_dir() for entry in folder.iterdir()):
         return None
-    names = tuple(sorted(file.name for file in folder.iterdir() if file.suffix.lower() in SUFFIXES))
+    names, skipped = find_images(folder)
     if not names:
-        raise InputError(f"{folder}: expected image files, got none", f"an image ends in one of {', '.join(sorted(SUFFIXES))}")
-    return Split(ImageFiles(folder, names), np.full(len(names), UNKNOWN, np.int64))
+        kinds = ", ".join(sorted(image_suffixes()))
+        raise InputError(f"{folder}: expected image files, got none", f"an image ends in one of {kinds}")
+    if (note := skipped_note(folder, skipped)) is not None:
+        note_once(note)
+    return Split(ImageFiles(folder, tuple(names)), np.full(len(names), UNKNOWN, np.int64))
 
 
 def _all(data: Dataset) -> Split:
@@ -66,14 +82,6 @@ def _all(data: Dataset) -> Split:
         merged = tuple(name for part in files for name in part.names)
         return Split(ImageFiles(files[0].root, merged, files[0].size), labels)
     return Split(np.concatenate([part.pixels() for part in parts]), labels)
-
-
-def _matched(labels: NDArray[np.int64], names: tuple[str, ...], classes: tuple[str, ...]) -> NDArray[np.int64]:
-    """The same classes by the bundle's numbers, found by name; a class that the bundle does not name has no label."""
-    if not classes:  # a bundle without names: numbers are all there is
-        return labels
-    place = {name: number for number, name in enumerate(classes)}
-    return np.array([place.get(name, UNKNOWN) for name in names], np.int64)[labels]
 
 
 def data_hash(split: Split) -> str:
@@ -105,9 +113,9 @@ def write_listing(folder: Path, plan: Plan, split: Split) -> None:
 class Inputs:
     """A worker's view: it reads the listing row group by row group, or holds the data set where that is one array."""
 
-    def __init__(self, folder: Path, plan: Plan, classes: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, plan: Plan) -> None:
         self._folder, self._plan = folder, plan
-        self._split = None if plan.files else load_images(plan.data, plan.split, classes).head(plan.images)
+        self._split = None if plan.files else numbered(load_images(plan.data, plan.split)[0].head(plan.images), plan.columns)
         if self._split is not None and data_hash(self._split) != plan.data_sha256:
             raise InputError(f"data {plan.data} are other ones than when this evaluation began", "begin anew with --force")
 

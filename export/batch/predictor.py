@@ -42,7 +42,8 @@ class Predictor:
         found.imports()
         options = RunOptions(threads, plan.provider, plan.batch, "throughput", plan.precision)
         self._session = found.load(self._bundle, options)
-        self._inputs = Inputs(folder, plan, self._bundle.manifest.labels)
+        self._inputs = Inputs(folder, plan)
+        self._columns = None if plan.columns is None else np.asarray(plan.columns, np.int64)
 
     def run(self, number: int) -> PartReport:
         """Do a shard, unless its part is there already: a task that is repeated after a crash loses and doubles nothing."""
@@ -62,11 +63,17 @@ class Predictor:
         labelled = readable & (shard.labels >= 0)
         report = PartReport(
             number=number, images=len(indices), unreadable=len(errors), labelled=int(labelled.sum()),
-            correct=int((labelled & (values.argmax(axis=1) == shard.labels)).sum()),
+            correct=int((labelled & (self._answers(values) == shard.labels)).sum()),
             began=began, seconds=time.perf_counter() - start, peak_rss_mb=memory.peak() / _MIB,
         )  # fmt: skip
         write_part(path, part_bytes(indices, shard, values, errors, self._bundle.manifest.labels, report))
         return report
+
+    def _answers(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
+        """The likeliest class [N] among those that the data have, of probabilities [N, classes]."""
+        if self._columns is None:
+            return np.asarray(values.argmax(axis=1), np.int64)
+        return np.asarray(self._columns[values[:, self._columns].argmax(axis=1)], np.int64)
 
     @property
     def _classes(self) -> int:

@@ -1,4 +1,4 @@
-"""Images of a split as an evaluation: `runtime` scores images that it does not know how to load."""
+"""A split of a data set as an evaluation: `runtime` scores images that it does not know how to load."""
 
 from __future__ import annotations
 
@@ -9,18 +9,30 @@ from export.graph.inputs import bundle_preparation
 from runtime.bundle.schema import Bundle
 from runtime.check.accuracy import Evaluation
 from runtime.runners.base import Images
-from vitnla.data.dataset import Split
+from vitnla.common.notes import note_once
+from vitnla.data.class_mapping import match_classes
+from vitnla.data.dataset import Dataset
 
 _BATCH = 500
 
 
-def evaluation_of(split: Split, count: int | None = None) -> Evaluation:
-    """The first `count` images of a split (`None` is all), prepared batch by batch as each bundle's manifest says."""
-    chosen = split.head(count)
+def evaluation_of(data: Dataset, split: str, count: int | None = None) -> Evaluation:
+    """Return the first `count` images of a split (`None` is all), prepared batch by batch as each bundle's manifest says.
+
+    Classes of the data are matched with those of each bundle by name.
+    """
+    whole = data.split(split)
+    chosen = whole.head(count)
 
     def batches(bundle: Bundle) -> Iterator[Images]:
         prepare = bundle_preparation(bundle)
         for start in range(0, len(chosen), _BATCH):
             yield prepare(chosen.images[start : start + _BATCH])
 
-    return Evaluation(cache(lambda first: split.head(first).fingerprint()), chosen.labels, batches)
+    def columns(bundle: Bundle) -> tuple[int, ...] | None:
+        mapping = match_classes(data.labels, bundle.manifest.labels, data.name)
+        if mapping.note is not None:
+            note_once(mapping.note)
+        return mapping.columns
+
+    return Evaluation(cache(lambda first: whole.head(first).fingerprint()), chosen.labels, batches, columns)

@@ -30,7 +30,7 @@ class Predictions:
 
     @property
     def classes(self) -> NDArray[np.int64]:
-        """Predicted classes [N]."""
+        """Predicted classes [N], numbered as the logits are."""
         return np.asarray(self.logits.argmax(axis=1), np.int64)
 
 
@@ -45,14 +45,19 @@ class LossAttribution:
 
     def __init__(self, prepare: Prepare, split: Split, dense: Predictions) -> None:
         self._prepare, self._split = prepare, split
-        self.dense = self.last = dense
+        self.dense = self.last = self._scored(dense)
         self.stages: tuple[LossStage, ...] = ()
 
     def record(self, stage: Stage, label: str, model: Callable[[Images], Logits], on_progress: Progress) -> None:
         """Evaluate the model that a step made, and record how its predictions differ from those of the step before."""
-        after = Predictions(label, answer(model, self._prepare, self._split.images, on_progress))
-        self.stages += (loss_stage(stage, self.last, after, self._split.labels),)
+        after = self._scored(Predictions(label, answer(model, self._prepare, self._split.images, on_progress)))
+        labels = self._split.labels if self._split.classes.unmatched is None else None
+        self.stages += (loss_stage(stage, self.last, after, labels),)
         self.last = after
+
+    def _scored(self, predictions: Predictions) -> Predictions:
+        """Return the logits in the order of the labels' classes, and of those classes only."""
+        return Predictions(predictions.label, self._split.classes.scored(predictions.logits))
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -60,25 +65,33 @@ class LossAttribution:
 
     def accuracy(self, split: str) -> Accuracy:
         """Return top-1 of the dense source and of the last model, as fractions, and the share of images on which they agree."""
-        labels, dense, last = self._split.labels, self.dense.classes, self.last.classes
+        labels, dense, last, mapping = self._split.labels, self.dense.classes, self.last.classes, self._split.classes
+        known = mapping.unmatched is None
         return Accuracy(
-            split=split, fingerprint=self._fingerprint, images=len(labels), dense_top1=float((dense == labels).mean()),
-            top1=float((last == labels).mean()), agreement=float((last == dense).mean()),
+            split=split, fingerprint=self._fingerprint, images=len(labels),
+            dense_top1=float((dense == labels).mean()) if known else None, top1=float((last == labels).mean()) if known else None,
+            agreement=None if mapping.features else float((last == dense).mean()), columns=mapping.columns,
+            not_measured=mapping.unmatched,
         )  # fmt: skip
 
 
-def loss_stage(stage: Stage, before: Predictions, after: Predictions, labels: NDArray[np.int64]) -> LossStage:
-    """Compare two models' predictions for the same images with labels [N]."""
-    right, still_right = before.classes == labels, after.classes == labels
+def loss_stage(stage: Stage, before: Predictions, after: Predictions, labels: NDArray[np.int64] | None) -> LossStage:
+    """Compare two models' predictions for the same images, with labels [N] where there are any that the classes are about."""
     flipped = before.classes != after.classes
     margins = _margins(before.logits)
-    return LossStage(
-        stage=stage, before=before.label, after=after.label, top1=float(still_right.mean()),
-        lost_points=100 * float(right.mean() - still_right.mean()),
-        lost=int((right & ~still_right).sum()), gained=int((still_right & ~right).sum()), flips=int(flipped.sum()),
-        flip_margin=float(np.median(margins[flipped])) if flipped.any() else None, typical_margin=float(np.median(margins)),
-        logit_error=_relative_rms(before.logits, after.logits),
+    change = LossStage(
+        stage=stage, before=before.label, after=after.label, top1=None, lost_points=None, lost=None, gained=None,
+        flips=int(flipped.sum()), flip_margin=float(np.median(margins[flipped])) if flipped.any() else None,
+        typical_margin=float(np.median(margins)), logit_error=_relative_rms(before.logits, after.logits),
     )  # fmt: skip
+    if labels is None:
+        return change
+    right, still_right = before.classes == labels, after.classes == labels
+    counted = {
+        "top1": float(still_right.mean()), "lost_points": 100 * float(right.mean() - still_right.mean()),
+        "lost": int((right & ~still_right).sum()), "gained": int((still_right & ~right).sum()),
+    }  # fmt: skip
+    return change.model_copy(update=counted)
 
 
 def _margins(logits: Logits) -> NDArray[np.float64]:

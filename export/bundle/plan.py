@@ -128,9 +128,12 @@ def plan_export(
     lowering = lowering or options.lowering()
     check_free(destination, replace=options.force)
     config = source.model.config
-    split = evaluation_split(data, config.classes, options.eval_split, options.eval_images)
+    split = evaluation_split(data, source.labels, options.eval_split, options.eval_images)
     if lowering.calibrates and not len(data.split("calibration")):
-        raise InputError(f"{lowering.precision} needs calibration images, and data '{data.name}' has none", "choose other data")
+        raise InputError(
+            f"{lowering.precision} needs calibration images, and data '{data.name}' has none",
+            "name data with a calibration split, or with training images that one can be taken from",
+        )
     engines = plan_engines(
         options.engine, options.capabilities, options.engine_precisions, options.profile, options.precision, options.build
     )

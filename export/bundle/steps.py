@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,19 +29,27 @@ def default_name(spec: str, method: str, config: Record, lowering: Lowering) -> 
     return "-".join(words)
 
 
-def evaluation_split(data: Dataset, classes: int, name: str, count: int | None) -> Split:
-    """The first `count` images of a split, or all of it, to measure the accuracy of a model of so many classes on.
+def evaluation_split(data: Dataset, labels: Sequence[str], name: str, count: int | None) -> Split:
+    """The first `count` images of a split, or all of it, to measure the accuracy of a model on.
+
+    Data of other classes do not hinder an export: `Split.classes` then says why accuracy cannot be measured, as does a note.
+
+    Args:
+        data: the data set.
+        labels: class names of the model.
+        name: of the split.
+        count: of images; `None` is all.
 
     Raises:
-        InputError: the data have other classes, or the split no images.
+        InputError: the data's classes are the model's but for some names, or the split has no images.
     """
-    if len(data.labels) != classes:
-        raise InputError(f"the model has {classes} classes, but data '{data.name}' has {len(data.labels)}", "choose other data")
-    split = data.split(name)
+    split = data.for_model(labels, required=False).split(name)
     if count is not None:
         split = split.head(count)
     if not len(split):
-        raise InputError(f"split '{name}' of data '{data.name}' holds no images to evaluate on", "choose other data")
+        raise InputError(
+            f"split '{name}' of data '{data.name}' holds no images to evaluate on", "add images, or name data that has them"
+        )
     return split
 
 

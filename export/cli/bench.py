@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from export.cli.bundles import ARTIFACTS, DEFAULT_THREADS, Bundles, Provider, Runtimes, Threads, open_bundles, targets
+from export.cli.bundles import ARTIFACTS, DEFAULT_THREADS, Bundles, ClassMap, Provider, Runtimes, Threads, open_bundles, targets
 from export.cli.output import Json, bar, command_line, emit, integers, say, status
 from export.cli.self_test import run_self_test
 from runtime.bench.timing import PROCESSES
@@ -62,6 +62,7 @@ def bench(
         str | None, typer.Option(help="Logical processors that every runtime is bound to, such as 0,1. Default: all.")
     ] = None,
     data: Annotated[str, typer.Option(help="Accuracy is measured on the test split of this data; none skips it.")] = "demo",
+    class_map: ClassMap = None,
     eval_images: Annotated[int | None, typer.Option(min=1, help="Default: the whole test split.")] = None,
     timeout: Annotated[float, typer.Option(help="Longest seconds for one step of a cell.")] = 600.0,
     results_file: Annotated[Path, typer.Option(help="JSON Lines; every run is appended.")] = ARTIFACTS / "results.jsonl",
@@ -73,7 +74,7 @@ def bench(
     """Measure latency, throughput, memory and accuracy of bundles, interleaved. What is interrupted goes on when repeated."""
     from rich.console import Console
 
-    from export.cli.evaluation import load_evaluation
+    from export.cli.evaluation import load_evaluation, measurable
     from runtime.bench.journal import open_journal, sole_writer
     from runtime.bench.plan import BenchPlan, scenario_named
     from runtime.bench.run import run_bench
@@ -95,7 +96,9 @@ def bench(
         rounds=rounds, processes=processes, baseline=baseline, timeout_s=timeout, min_count=min_count, rate=rate, p99_bound_ms=p99_bound, cpus=processors,
     )  # fmt: skip
     plan.check()
-    evaluation = None if data == "none" else load_evaluation(data, count=eval_images)
+    evaluation = None if data == "none" else load_evaluation(data, count=eval_images, class_map=class_map)
+    for bundle in opened:
+        measurable(bundle, evaluation)  # what cannot be scored is said before the long work
     with sole_writer(results_file):
         journal = open_journal(results_file, plan, evaluation, say)
         if journal.steps:

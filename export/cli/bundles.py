@@ -30,6 +30,12 @@ Provider = Annotated[str, typer.Option(help="Execution provider of ONNX Runtime:
 Threads = Annotated[
     int, typer.Option(min=1, help="CPU threads, the same for every runtime. Default: all cores.", show_default=False)
 ]
+ClassMap = Annotated[
+    Path | None,
+    typer.Option(
+        help="File that renames classes of the data as the model calls them: lines of DATA NAME, tab, MODEL NAME (or #NUMBER)."
+    ),
+]
 DEFAULT_THREADS = len(usable_cpus())
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from export.cli.bundles import ClassMap
 from export.cli.output import Json, assignments, emit, say
 
 
@@ -16,6 +17,7 @@ def distill(
         str, typer.Option(help="The dense model: demo, a folder, hf:FOLDER_OR_ID, timm:NAME[@FILE] or torchvision:NAME[@FILE].")
     ] = "demo",
     data: Annotated[str, typer.Option(help="Data SPEC (docs/data.md); weights are fitted on its train split.")] = "demo",
+    class_map: ClassMap = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Run folder; an interrupted run there is resumed.")] = Path(
         "artifacts/distill"
     ),
@@ -40,7 +42,7 @@ def distill(
         assignments(setting or ()) | {name: value for name, value in given.items() if value is not None}
     )
     with console_progress("distilling") as progress:
-        result = run(load_model(teacher), load_model(student), load_data(data), config, output, progress, images)
+        result = run(load_model(teacher), load_model(student), load_data(data, class_map), config, output, progress, images)
     say(
         f"{result.folder}: test top-1 {result.test_top1:.2%}, before {result.student_test_top1:.2%}, "
         f"teacher {result.teacher_test_top1:.2%}; export it with: vitdeploy export --model {result.folder} --method none"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from export.cli.bundles import DEFAULT_THREADS, Provider
+from export.cli.bundles import DEFAULT_THREADS, ClassMap, Provider
 from export.cli.output import Json, bar, emit, say
 
 
@@ -15,6 +15,7 @@ def evaluate(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write; what an earlier run finished there is kept.")],
     data: Annotated[str, typer.Option(help="Data SPEC; folder:DIR may also be image files without class folders.")] = "demo",
+    class_map: ClassMap = None,
     split: Annotated[str, typer.Option(help="Which images: test, validation, ... or all.")] = "test",
     engine: Annotated[str, typer.Option(help="local: processes of this machine; ray: actors of Ray Data.")] = "local",
     address: Annotated[
@@ -41,6 +42,7 @@ def evaluate(
     from export.batch.evaluate import evaluate as run
     from runtime.bench.plan import Target
     from runtime.bundle.schema import open_bundle
+    from runtime.results.statistics import chance_warning
     from vitnla.common.errors import InputError, unknown_name
 
     chosen = next((one for one in get_args(Engine) if one == engine), None)
@@ -53,7 +55,21 @@ def evaluate(
         raise absent
     count = workers or (1 if address else max(1, DEFAULT_THREADS // threads))
     request = EvaluationRequest(
-        open_bundle(bundle), target, data, split, output, chosen, address, count, threads, batch, shard, limit, repeat, force
+        open_bundle(bundle),
+        target,
+        data,
+        split,
+        output,
+        chosen,
+        address,
+        count,
+        threads,
+        batch,
+        shard,
+        limit,
+        repeat,
+        force,
+        class_map,
     )
     with bar("evaluate") as progress:
         summary = run(request, progress)
@@ -64,6 +80,9 @@ def evaluate(
     if summary.top1 is not None and summary.top1_low is not None and summary.top1_high is not None:
         interval = f"{summary.top1_low:.2%} to {summary.top1_high:.2%}"
         say(f"top-1 {summary.top1:.2%} ({interval}) on {summary.labelled:,} labelled images")
+        warning = chance_warning(round(summary.top1 * summary.labelled), summary.labelled, summary.scored_classes)
+        if warning is not None:
+            say(f"warning: {warning}")
     if summary.images_per_s is not None:
         rate = f"{summary.images_per_s:,.0f} images/s with {summary.workers} workers"
         say(f"{rate}, after {summary.startup_s:.1f} s to start; {summary.resumed:,} images were there already")

@@ -36,6 +36,7 @@ def export(
     allocation: Annotated[str | None, typer.Option(help="uniform or knapsack, for --target-macs.", rich_help_panel=_METHOD)] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, any setting of the method; repeatable.", rich_help_panel=_METHOD)] = None,
     data: Annotated[str, typer.Option(help="Data SPEC (docs/data.md): calibration and test images.", rich_help_panel=_CHECK)] = "demo",
+    class_map: Annotated[Path | None, typer.Option(help="Lines of DATA CLASS, tab, MODEL CLASS (or #NUMBER).", rich_help_panel=_CHECK)] = None,
     calibration_images: Annotated[int | None, typer.Option(min=1, help="Default: the whole split.", rich_help_panel=_CHECK)] = None,
     eval_images: Annotated[int | None, typer.Option(min=1, help="Default: the whole test split.", rich_help_panel=_CHECK)] = None,
     allow_parity_failure: Annotated[bool, typer.Option(help="Write the bundle all the same, and mark it.", rich_help_panel=_CHECK)] = False,
@@ -93,6 +94,7 @@ def export(
         graph = OnnxRequest(
             model, data, method, settings, output, command_line(), given, eval_images=eval_images,
             calibration_images=calibration_images, allow_parity_failure=allow_parity_failure, force=force,
+            class_map=class_map,
         )  # fmt: skip
         with status() as on_step:
             bundle = export_onnx(graph, on_step)
@@ -119,7 +121,7 @@ def export(
         )  # fmt: skip
         request = ExportRequest(
             model, data, method, settings, output, options, command_line(), calibration_images, latency_batch,
-            latency_target=parse_latency_target(latency_runtime), source_options=source,
+            latency_target=parse_latency_target(latency_runtime), source_options=source, class_map=class_map,
         )  # fmt: skip
         with status() as on_step:
             bundle = export_model(request, on_step, lambda note: say(f"note: {note}"))
@@ -141,22 +143,35 @@ def _typed(context: typer.Context, name: str) -> bool:
 
 
 def _summarise(bundle: Bundle) -> None:
+    from runtime.report.text import percent
+    from runtime.results.statistics import chance_warning
+
     manifest = bundle.manifest
     accuracy = manifest.accuracy
+    measured = (
+        f"top-1 not measured on {accuracy.images:,} {accuracy.split} images: {accuracy.not_measured}"
+        if accuracy.top1 is None
+        else f"top-1 {accuracy.top1:.2%} (dense {percent(accuracy.dense_top1)}%) on {accuracy.images:,} {accuracy.split} images"
+    )
+    agreement = "" if accuracy.agreement is None else f", agreement {accuracy.agreement:.2%}"
     say(
         f"{bundle.folder}: {manifest.method}{', distilled' if manifest.distillation else ''}, {manifest.macs.ratio:.2f} x the dense linears' MACs, "
         f"{manifest.parameters.ratio:.2f} x their parameters, {bundle.model_bytes() / 2**20:.1f} MiB\n"
-        f"top-1 {accuracy.top1:.2%} (dense {accuracy.dense_top1:.2%}) on {accuracy.images:,} {accuracy.split} images, "
-        f"agreement {accuracy.agreement:.2%}; ONNX against {_REFERENCES[manifest.reference]}: {manifest.parity.max_rel:.1e} relative"
+        f"{measured}{agreement}; ONNX against {_REFERENCES[manifest.reference]}: {manifest.parity.max_rel:.1e} relative"
     )
     for loss in manifest.losses:
-        say(
-            f"{loss.stage} ({loss.after}): {0 - loss.lost_points:+.2f} points, {loss.flips:,} classes changed, logits by {loss.logit_error:.1%}"
-        )
+        change = "" if loss.lost_points is None else f"{0 - loss.lost_points:+.2f} points, "
+        flips = "" if accuracy.agreement is None else f"{loss.flips:,} classes changed, "
+        say(f"{loss.stage} ({loss.after}): {change}{flips}logits by {loss.logit_error:.1%}")
     for record in bundle.engine_records():
         say(
             f"{record.file}: {record.runtime} {record.capability} {record.precision}, {'reused' if record.reused else f'built in {record.build_seconds:.1f} s'}"
         )
+    if accuracy.dense_top1 is not None:
+        classes = len(accuracy.columns or manifest.labels)
+        warning = chance_warning(round(accuracy.dense_top1 * accuracy.images), accuracy.images, classes)
+        if warning is not None:
+            say(f"warning: the dense model's {warning}")
 
 
 def _record(bundle: Bundle) -> dict[str, Any]:
@@ -170,7 +185,7 @@ def _record(bundle: Bundle) -> dict[str, Any]:
         "runtime": manifest.runtime,
         "quantization": manifest.quantization and manifest.quantization.model_dump(),
         "losses": [loss.model_dump() for loss in manifest.losses],
-        "accuracy": manifest.accuracy.model_dump(include={"dense_top1", "top1", "agreement", "images"}),
+        "accuracy": manifest.accuracy.model_dump(include={"dense_top1", "top1", "agreement", "images", "not_measured"}),
         "parity": {"max_rel": manifest.parity.max_rel, "reference": manifest.reference},
         "distillation": manifest.distillation and manifest.distillation.model_dump(),
         "engines": [

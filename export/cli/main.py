@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+import traceback
+from importlib.metadata import version
 
 import typer
 from typer.exceptions import TyperException
@@ -50,7 +53,12 @@ for module in (
 ):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 
-BAD_USE, INTERRUPTED = 2, 130
+BAD_USE, UNFORESEEN, INTERRUPTED = 2, 70, 130
+"""Exit codes beside those of the errors; 70 is EX_SOFTWARE of sysexits.h."""
+
+
+_LONGEST = 300
+"""So much of an unforeseen error's text is shown."""
 
 
 @app.callback()
@@ -79,3 +87,20 @@ def main(arguments: list[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         say("error: interrupted; nothing half-written was left")
         sys.exit(INTERRUPTED)
+    except Exception as error:  # whatever is left is a fault of this program, and must not look like a verdict
+        if debug:
+            traceback.print_exc()
+        report_unforeseen(error, words)
+        sys.exit(UNFORESEEN)
+
+
+def report_unforeseen(error: Exception, words: list[str]) -> None:
+    """Say what went wrong, and what a report of it should hold."""
+    text = " ".join(str(error).split())[:_LONGEST]
+    kind = type(error).__name__
+    say(f"error: unforeseen: {kind}: {text}" if text else f"error: unforeseen: {kind}")
+    command = shlex.join(["vitdeploy", *words])
+    say(
+        f"hint:  this is a fault of vitdeploy {version('vitdeploy')}, not of what you gave: please report it with this version, "
+        f"the command ({command}) and what it prints with --debug"
+    )

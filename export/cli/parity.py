@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from export.cli.bundles import DEFAULT_THREADS, Bundles, Provider, Runtimes, Threads, open_bundles, targets
+from export.cli.bundles import DEFAULT_THREADS, Bundles, ClassMap, Provider, Runtimes, Threads, open_bundles, targets
 from export.cli.output import Json, bar, emit, status
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def parity(
     data: Annotated[
         str, typer.Option(help="Accuracy is measured on the test split of this data; none checks the logits only.")
     ] = "demo",
+    class_map: ClassMap = None,
     eval_images: Annotated[int | None, typer.Option(min=1, help="Default: the whole test split.")] = None,
     layers: Annotated[
         bool,
@@ -35,7 +36,7 @@ def parity(
     """Compare a runtime's logits and classes with those of torch."""
     from rich.console import Console
 
-    from export.cli.evaluation import load_evaluation
+    from export.cli.evaluation import load_evaluation, measurable
     from runtime.check.parity import check_parity
     from runtime.report.terminal.cells import losses_table
     from runtime.report.terminal.parity import layer_parity_table, parity_table
@@ -43,12 +44,12 @@ def parity(
 
     chosen = targets(runtime, provider)
     pairs = [(bundle, one) for bundle in open_bundles(bundles) for target in chosen for one in target.on(bundle)]
-    evaluation = None if data == "none" else load_evaluation(data, count=eval_images)
+    evaluation = None if data == "none" else load_evaluation(data, count=eval_images, class_map=class_map)
     rows = []
     with bar("parity") as progress:
         for done, (bundle, target) in enumerate(pairs):
             progress(done, len(pairs), f"{bundle.name} on {target.label}")
-            rows.append(check_parity(bundle, target, threads=threads, evaluation=evaluation))
+            rows.append(check_parity(bundle, target, threads=threads, evaluation=measurable(bundle, evaluation)))
     layer_parities = _check_layers(pairs, threads) if layers else []
     if json:
         record = {"rows": [{**row.model_dump(), "verdict": row.verdict} for row in rows]}

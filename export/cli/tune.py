@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from export.cli.bundles import ARTIFACTS, DEFAULT_THREADS, targets
+from export.cli.bundles import ARTIFACTS, DEFAULT_THREADS, ClassMap, targets
 from export.cli.output import Json, command_line, emit, say, seconds, status
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def tune(
     model: Annotated[str, typer.Option(help="The dense model, as for export.")] = "demo",
     data: Annotated[str, typer.Option(help="Data SPEC with calibration, validation and test splits (docs/data.md).")] = "demo",
+    class_map: ClassMap = None,
     max_drop: Annotated[float, typer.Option(help="Points of top-1 that may be lost against the dense model.")] = 1.0,
     confidence: Annotated[
         float, typer.Option(help="How sure it must be, on those images, that no more are lost; 0.5 leaves no margin.")
@@ -67,6 +68,7 @@ def tune(
         seconds(time_budget, "--time-budget"), duration, output, command_line(),
         parse_latency_target(latency_runtime) if latency_runtime else None, Lessons(distill, distill_images) if distill else None,
         fewer_threads=() if threads else tuple(sorted({DEFAULT_THREADS // 2, DEFAULT_THREADS // 4} - {0})),
+        class_map=class_map,
     )  # fmt: skip
     request.check()
     with status() as on_step:
@@ -82,6 +84,8 @@ def tune(
 
 
 def _say_answer(answer: Answer, request: Any) -> None:
+    from runtime.report.text import percent
+
     choice, accuracy = answer.choice, answer.bundle.manifest.accuracy
     cell = choice.cell
     if not choice.decomposed:
@@ -93,7 +97,7 @@ def _say_answer(answer: Answer, request: Any) -> None:
     )
     say(
         f"top-1 on {accuracy.images:,} test images, there: {answer.top1.value:.2%} [{answer.top1.low:.2%}, {answer.top1.high:.2%}] "
-        f"(dense {accuracy.dense_top1:.2%}); {_chosen(answer)}, "
+        f"(dense {percent(accuracy.dense_top1)}%); {_chosen(answer)}, "
         f"in {answer.seconds / 60:.1f} min"
     )
 
@@ -122,7 +126,7 @@ def _record(answer: Answer) -> dict[str, Any]:
         "baseline": {"bundle": choice.fp32.bundle, "runtime": choice.fp32.runtime},
         "gain_over_fastest_dense": choice.gain and choice.gain._asdict(),
         "fastest_dense": {"bundle": choice.dense.bundle, "runtime": choice.dense.runtime},
-        "drop_points": 100 * (accuracy.dense_top1 - answer.top1.value),
+        "drop_points": None if accuracy.dense_top1 is None else 100 * (accuracy.dense_top1 - answer.top1.value),
         "validation": {**answer.loss.model_dump(), "lost_points": answer.loss.points()._asdict() if answer.loss.images else None},
         "test": {"images": accuracy.images, "dense_top1": accuracy.dense_top1, "top1": answer.top1._asdict()},
         "candidates": [

@@ -69,7 +69,7 @@ def adopt_graph(wanted: Adoption, source: SourceModel, data: Dataset, on_step: C
     on_step(f"reading {wanted.file}")
     graph = read_graph(f"{PREFIX}{wanted.file}")
     _require_same_images(graph, source)
-    split = evaluation_split(data, source.model.config.classes, "test", wanted.eval_images)
+    split = evaluation_split(data, source.labels, "test", wanted.eval_images)
     precision, images = precision_of(graph), source.preprocessing(evenly_spaced(split.images, REFERENCE_IMAGES))
     with new_bundle(wanted.destination, replace=True) as writer:
         _copy(graph, writer.folder)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from export.from_onnx.source import OnnxSource
 from export.graph.metadata import PREFIX
 from vitnla.common.errors import InputError
+from vitnla.common.notes import note_once
 from vitnla.common.schema import first_complaint
 from vitnla.data.dataset import Dataset
 from vitnla.data.formats.text_files import read_lines
@@ -55,19 +56,24 @@ def find_preprocessing(source: OnnxSource, given: Given) -> Preprocessing:
 
 
 def find_labels(source: OnnxSource, given: Given, data: Dataset, classes: int) -> tuple[str, ...]:
-    """Class names in the order of the logits: from the file given, else from the metadata, else from the data.
+    """Class names in the order of the logits: from the file given, else from the metadata, else from the data, which is noted.
+
+    Where the data have another number of classes, they are called by their numbers.
 
     Raises:
-        InputError: there are not as many as the graph has classes.
+        InputError: the file or the metadata do not name as many as the graph has classes.
     """
     if given.labels is not None:
         found, origin = _read_labels(given.labels), str(given.labels)
     elif (text := source.metadata.get(f"{PREFIX}labels")) is not None:
         found, origin = _labels_of(source, text), f"the metadata of {source.spec}"
     else:
-        found, origin = data.labels, f"data '{data.name}'"
+        if len(data.labels) != classes:
+            return tuple(f"class {index}" for index in range(classes))
+        note_once(f"{source.spec} names no classes: its {classes} are taken to be those of data '{data.name}', in their order")
+        return data.labels
     if len(found) != classes:
-        hint = "give its class names with --labels FILE, one a line, and data of these classes with --data"
+        hint = "give its class names with --labels FILE, one a line"
         raise InputError(f"{source.spec} has {classes} classes, but {origin} names {len(found)}", hint)
     return found
 

@@ -51,9 +51,9 @@ def export_onnx(request: OnnxRequest, on_step: Callable[[str], None]) -> Bundle:
     image = (preprocessing.channels, preprocessing.image_size, preprocessing.image_size)
     classes = _classes(source, image)
     on_step(f"loading data {request.data}")
-    data = load_data(request.data)
+    data = load_data(request.data, request.class_map)
     labels = find_labels(source, request.given, data, classes)
-    split = evaluation_split(data, classes, request.eval_split, request.eval_images)
+    split = evaluation_split(data, labels, request.eval_split, request.eval_images)
     model = source.model.clone()
     linears = encoder_linears(source, model, image)
     moments: dict[GraphLinear, Moments[Float64]] = {}

@@ -27,3 +27,5 @@ class OnnxRequest:
     calibration_images: int | None = None
     allow_parity_failure: bool = False
     force: bool = False
+    class_map: Path | None = None
+    """Renames classes of the data, see `vitnla.data.class_mapping.read_class_map`."""

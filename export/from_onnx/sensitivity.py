@@ -11,6 +11,8 @@ import onnx_ir as ir
 from export.from_onnx.calibrate import EncoderLinear
 from export.from_onnx.session import GraphSession
 from export.from_onnx.source import OnnxSource
+from export.graph.parity import as_logits
+from runtime.check.logits import are_probabilities
 from runtime.runners.base import Images
 from vitnla.linalg.arrays import Float64
 from vitnla.linalg.low_rank import output_error
@@ -40,7 +42,8 @@ def sensitivities(
     silent = {name: np.zeros((1,), np.float32) for name in inputs}
     size = source.batch or _BATCH
     parts = [images[start : start + size] for start in range(0, len(images), size)]
-    plain = [session.run(part, [source.output], silent)[0].astype(np.float64) for part in parts]
+    read = as_logits("probabilities" if are_probabilities(session.run(parts[0], [source.output], silent)[0]) else "logits")
+    plain = [read(session.run(part, [source.output], silent)[0]).astype(np.float64) for part in parts]
     outputs = session.run(parts[0][: source.batch or 1], [f"{name}.of" for name in inputs], silent)
     shapes = {name: y.shape for name, y in zip(inputs, outputs, strict=True)}
     signs = np.random.default_rng(0)
@@ -52,7 +55,7 @@ def sensitivities(
         for part, logits in zip(parts, plain, strict=True):
             shape = (first * len(part) // (source.batch or 1), *rest)
             noise = scale * signs.choice(np.array([-1, 1], np.float32), shape)
-            changed = session.run(part, [source.output], {**silent, name: noise})[0].astype(np.float64)
+            changed = read(session.run(part, [source.output], {**silent, name: noise})[0]).astype(np.float64)
             divergence += _divergence(logits, changed) * len(part) / len(images)
         found.append(float(2 * divergence / (float(scale) ** 2 * one.tokens * one.linear.shape[0])))
         on_progress(index + 1, len(linears))

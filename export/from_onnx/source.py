@@ -72,6 +72,7 @@ def read_source(spec: str) -> OnnxSource:
     if source.opset < OLDEST_OPSET:
         hint = "export it anew with a newer opset, or convert it with onnx.version_converter"
         raise InputError(f"{path}: expected opset {OLDEST_OPSET} or newer, got {source.opset}", hint)
+    _fix_weights(source.model)
     _require_operators(path, source.model)
     _require_numbers(path, source.model)
     return source
@@ -106,6 +107,16 @@ def _load(path: Path) -> tuple[ir.Model, list[Path]]:
     except (onnx.checker.ValidationError, OSError, ValueError, TypeError, KeyError, ir.serde.SerdeError) as error:
         raise InputError(f"{path} is not a readable ONNX model: {first_line(error)}", hint) from error
     return model, [path, *sorted(beside)]
+
+
+def _fix_weights(model: ir.Model) -> None:
+    """Weights that are graph inputs too, so that a caller might replace them, become weights only (IR version 4 or newer).
+
+    Exporters wrote them so before IR version 4. Methods replace weights, and a graph input is never dropped as unused.
+    """
+    for value in [value for value in model.graph.inputs if value.is_initializer()]:
+        model.graph.inputs.remove(value)
+        model.ir_version = max(model.ir_version, 4)
 
 
 def _require_operators(path: Path, model: ir.Model) -> None:

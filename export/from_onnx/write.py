@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import onnx
 import onnx_ir as ir
@@ -19,7 +20,7 @@ from export.from_onnx.session import GraphSession
 from export.from_onnx.source import OnnxSource
 from export.graph.files import save_model
 from export.graph.metadata import fields, read_metadata, write_metadata
-from export.graph.parity import BATCHES, answer, compare
+from export.graph.parity import BATCHES, answer, as_logits, compare
 from runtime.bundle.schema import (
     Bundle,
     Graph,
@@ -28,6 +29,7 @@ from runtime.bundle.schema import (
     TensorSpec,
     open_bundle,
 )
+from runtime.check.logits import are_probabilities
 from vitnla.common.schema import Record
 from vitnla.data.dataset import Split
 from vitnla.data.preprocessing import Preprocessing
@@ -86,10 +88,14 @@ def write_bundle(
         require_parity(parity, allowed=allowed, reference=f"those of the {kind} graph", hint="try another version of onnxruntime")
         writer.write_reference(images, reference(images))
         original = GraphSession(source.model, source.batch)
-        dense = answer(original, work.preprocessing, split.images, counter("accuracy of the original graph", on_step))
+        answers: Literal["logits", "probabilities"] = "probabilities" if are_probabilities(original(images)) else "logits"
+        read = as_logits(answers)
+        progress = counter("accuracy of the original graph", on_step)
+        dense = read(answer(original, work.preprocessing, split.images, progress))
         attribution = LossAttribution(work.preprocessing, split, Predictions("dense, ONNX Runtime fp32", dense))
         progress = counter("accuracy of the exported file", on_step)
-        attribution.record("decomposition", f"{request.method}, ONNX Runtime fp32", exported, progress)
+        label = f"{request.method}, ONNX Runtime fp32"
+        attribution.record("decomposition", label, lambda batch: read(exported(batch)), progress)
         batch = source.batch or _BATCH
         manifest = Manifest(
             name=request.name or destination.name, created=writer.created,
@@ -98,7 +104,7 @@ def write_bundle(
             parameters=result.parameters, precision="fp32",
             input=TensorSpec(name=source.input, dtype="float32", shape=(batch, *work.image)),
             output=TensorSpec(name=source.output, dtype="float32", shape=(batch, len(work.labels))),
-            preprocessing=work.preprocessing.model_dump(mode="json"), labels=work.labels,
+            answers=answers, preprocessing=work.preprocessing.model_dump(mode="json"), labels=work.labels,
             accuracy=attribution.accuracy(request.eval_split), parity=parity, reference=kind, graph=graph,
             tools=tool_versions(_TOOLS), files={},
         )  # fmt: skip

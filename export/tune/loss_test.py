@@ -179,7 +179,7 @@ class Classifier:
     def right(self, split: Split) -> NDArray[np.bool_]:
         """Which images [N] get their label."""
         answers = run_in_batches(self._session, self._prepare(split.images), self._batch)
-        return np.asarray(answers.argmax(axis=1) == split.labels)
+        return np.asarray(split.classes.scored(answers).argmax(axis=1) == split.labels)
 
     def top1(self, split: Split) -> Interval:
         """The share of a split that is right, batch by batch, so that no more than a chunk of it is in memory."""

@@ -51,6 +51,7 @@ class TuneRequest:
         command: the command line, for the manifests.
         prices: what `auto` counts an operator's time by; `None` is by the target on which the dense model is the fastest.
         lessons: for shares that lose too much untrained; `None` leaves every model as it was decomposed.
+        class_map: renames classes of the data, see `vitnla.data.class_mapping.read_class_map`.
     """
 
     model: str
@@ -70,6 +71,7 @@ class TuneRequest:
     prices: RuntimePrecision | None = None
     lessons: Lessons | None = None
     fewer_threads: tuple[int, ...] = ()
+    class_map: Path | None = None
 
     @property
     def question(self) -> str:
@@ -104,8 +106,9 @@ class TuneRequest:
     def settings(self) -> TuneSettings:
         """What must be the same for a tuning to go on in its folder."""
         return TuneSettings(
-            model=self.model, data=self.data, batch=self.batch, threads=self.threads, calibration_images=self.calibration_images
-        )
+            model=self.model, data=self.data, batch=self.batch, threads=self.threads, calibration_images=self.calibration_images,
+            class_map=None if self.class_map is None else str(self.class_map),
+        )  # fmt: skip
 
     def check(self) -> None:
         """Refuse what cannot be tuned.
@@ -163,3 +166,4 @@ class TuneSettings(Record):
     batch: int
     threads: int
     calibration_images: int | None
+    class_map: str | None = None

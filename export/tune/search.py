@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 
 from export.tune.candidates import Candidate, CandidateFactory, OnStep
 from export.tune.loss_test import Judge
-from export.tune.next_cut import next_share, next_taught
+from export.tune.next_cut import MOST, next_share, next_taught
 from export.tune.request import Lessons, TuneRequest, int8_forms
 from runtime.bench.plan import Target
 from runtime.runners.runtime_precision import RuntimePrecision
+from vitnla.allocation.options import UnattainableTarget
 
 _RESERVE = 2.0
 """The final comparison and the hand-over take about as long as this many shares."""
@@ -42,6 +43,8 @@ class Search:
     """Share of the dense time -> whether some bundle of it was within the budget."""
     taught: dict[float, bool] = field(default_factory=dict)
     """The same of the shares that were distilled."""
+    floor: float = 0.0
+    """The least share that the model's widths and ranks allow, once one below it was tried."""
     made: list[Candidate] = field(default_factory=list)
     """Every decomposed bundle that was judged."""
 
@@ -57,11 +60,21 @@ class Search:
         """Score one share after the other while there is time for it and for what must follow; the first is always scored."""
         expected, how = 0.0, ", distilled" if lessons else ""
         while (share := following()) is not None:
+            share = max(share, self.floor)
+            if share in found or share > MOST:
+                return  # what can be had was tried, or is hardly less than the dense model
             begun = time.monotonic()
             if found and begun - self.started + (1 + reserve) * expected > self.request.time_budget_s:
                 self.say(f"no time for a share of {share:g}{how}")
                 return
-            found[share] = self._within_budget(Candidate(share, None, lessons, self.prices))
+            try:
+                found[share] = self._within_budget(Candidate(share, None, lessons, self.prices))
+            except UnattainableTarget as error:
+                if error.least <= share:
+                    raise
+                self.floor = error.least
+                self.say(f"a share of {share:g} cannot be had: this model allows {error.least:g} and more")
+                continue
             seconds = time.monotonic() - begun
             expected = seconds * _LATER if len(found) == 1 else max(expected, seconds)
             self.say(f"share {share:g}{how}: {'within' if found[share] else 'beyond'} {self.request.max_drop:g} points")
@@ -70,8 +83,9 @@ class Search:
         """Whether the fp32 bundle and some int8 one of it lose little enough; int8 is not made where fp32 already fails."""
 
         def fits(one: Candidate, target: Target) -> bool:
+            bundle = self.factory.make(one)
             self.made.append(one)
-            return self.judge.fits(self.factory.make(one), target)
+            return self.judge.fits(bundle, target)
 
         if not fits(candidate, self.request.reference):
             return False

@@ -84,7 +84,7 @@ def tune(request: TuneRequest, on_step: OnStep = lambda text: None) -> Answer:
     for lowering in request.lowerings:
         lowering.require()
     say(f"loading model {request.model} and data {request.data}")
-    source, data = load_model(request.model), load_data(request.data)
+    source, data = load_model(request.model), load_data(request.data, request.class_map)
     factory = CandidateFactory(request, source, data, say)
     dense = [Candidate(None, lowering) for lowering in (None, *request.lowerings)]
     bundles = [factory.make(one) for one in dense]
@@ -92,6 +92,7 @@ def tune(request: TuneRequest, on_step: OnStep = lambda text: None) -> Answer:
     prices, threads = settle(request, bundles, _places(dense))
     request = replace(request, threads=threads)
     factory.threads = threads
+    data = data.for_model(bundles[0].manifest.labels)
     judge = Judge(request, bundles[0], judging_splits(data, request.images, request.taught_images), say)
     search = Search(request, factory, prices, judge, started, say)
     search.run()
@@ -132,7 +133,7 @@ def _measure(
         tuple(bundles), request.targets, (request.batch,), request.threads, seconds=request.seconds,
         rounds=_ROUNDS, processes=_PROCESSES, only=only, labels=labels(everything),
     )  # fmt: skip
-    evaluation = evaluation_of(data.split("validation"), min(request.images, PICTURED))
+    evaluation = evaluation_of(data, "validation", min(request.images, PICTURED))
     cells = run_bench(plan, evaluation, command=request.command, progress=lambda done, total, text: say(text))
 
     def candidate_of(case: Case) -> Candidate:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from runtime.bundle.schema import MODEL, Bundle, Precision, TensorSpec
 from runtime.check.parity import TOLERANCES
+from vitnla.common.class_names import are_features
 from vitnla.common.errors import InputError
 from vitnla.common.preprocessing import CropRounding, Fit, Interpolation, PreprocessingConfig
 from vitnla.common.schema import Record, first_complaint
@@ -41,7 +44,7 @@ class Settings(Record):
     precision: Precision
     input: TensorSpec
     output: TensorSpec
-    answers: Literal["logits", "probabilities"]
+    answers: Literal["logits", "probabilities", "embedding"]
     channels: int
     resizing: Resizing
     mean: tuple[float, ...]
@@ -53,6 +56,10 @@ class Settings(Record):
     max_pixels: int = MAX_PIXELS
     tolerance: float
     """Largest |answer - expected| / max |expected| at this precision."""
+
+    def label(self, answers: NDArray[np.float32]) -> str:
+        """What an app calls the answers [classes] of one image: their class, or that they are an embedding."""
+        return f"embedding of {len(answers)} values" if self.answers == "embedding" else self.labels[int(answers.argmax())]
 
 
 def settings_of(bundle: Bundle) -> Settings:
@@ -78,7 +85,7 @@ def settings_of(bundle: Bundle) -> Settings:
     return Settings(
         name=bundle.name, model=bundle.model_path.name, external_data=_external_data(bundle), precision=manifest.precision,
         input=manifest.input, output=manifest.output,
-        answers="probabilities" if bundle.gives_probabilities else "logits", channels=preprocessing.channels,
+        answers=_answers(bundle), channels=preprocessing.channels,
         resizing=_resizing(preprocessing, (height, width)), mean=preprocessing.mean, std=preprocessing.std, labels=_labels(bundle),
         tolerance=TOLERANCES[manifest.precision],
     )  # fmt: skip
@@ -97,6 +104,12 @@ def _resizing(preprocessing: PreprocessingConfig, size: Size) -> Resizing:
         crop_rounding=preprocessing.crop_rounding,
         interpolation=preprocessing.interpolation,
     )
+
+
+def _answers(bundle: Bundle) -> Literal["logits", "probabilities", "embedding"]:
+    if are_features(bundle.manifest.labels):
+        return "embedding"
+    return "probabilities" if bundle.gives_probabilities else "logits"
 
 
 def _external_data(bundle: Bundle) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ def write_app(bundle: Bundle, target: str, destination: Path, *, replace: bool =
     settings = settings_of(bundle)
     _, answers = bundle.reference()
     index = widest_margin(answers)
-    label = settings.labels[int(answers[index].argmax())]
+    label = settings.label(answers[index])
     sample = png(reference_pictures(bundle, settings)[index])
     expected = {"image": SAMPLE, "label": label, "answers": answers[index].tolist()}
     with atomic_folder(destination, replace=replace) as folder:
@@ -69,10 +69,11 @@ def write_app(bundle: Bundle, target: str, destination: Path, *, replace: bool =
 def _words(bundle: Bundle, settings: Settings, label: str) -> dict[str, str]:
     """Return the words about the model in the README of an example."""
     height, width = settings.resizing.crop
+    outputs = "features" if settings.answers == "embedding" else "classes"
     return {
         "name": bundle.name,
         "label": label,
-        "model": f"{settings.precision}, {bundle.model_bytes() / 1e6:.1f} MB, {len(settings.labels)} classes",
+        "model": f"{settings.precision}, {bundle.model_bytes() / 1e6:.1f} MB, {len(settings.labels)} {outputs}",
         "input": f"{settings.input.dtype} {'colour' if settings.channels == 3 else 'grey'} images of {height} x {width}",
         "limit": f"{settings.max_pixels // 1_000_000} million",
     }

@@ -123,6 +123,8 @@ class Manifest(Record):
     quantization: Quantization | None = None
     input: TensorSpec
     output: TensorSpec
+    answers: Literal["logits", "probabilities"] = "logits"
+    """What the output is; in manifests written before it was recorded, `embedded` tells."""
     preprocessing: dict[str, Any]
     """A `PreprocessingConfig` as JSON: from images to the input of the model; `embedded` is set where the graph does this."""
     embedded: Embedded | None = None
@@ -171,7 +173,7 @@ class Bundle:
     def gives_probabilities(self) -> bool:
         """True if the graph's output is probabilities, not logits."""
         embedded = self.manifest.embedded
-        return embedded is not None and embedded.output == "probabilities"
+        return self.manifest.answers == "probabilities" or (embedded is not None and embedded.output == "probabilities")
 
     def model_bytes(self) -> int:
         """Return the size of the ONNX model on disk in bytes, external data included."""
@@ -188,7 +190,10 @@ class Bundle:
             return arrays["images"], arrays["logits"]
 
     def dense_predictions(self) -> NDArray[np.int64]:
-        """Return the classes [N] that the dense fp32 source predicted for the images of `manifest.accuracy`."""
+        """Return the classes [N] that the dense fp32 source predicted for the images of `manifest.accuracy`.
+
+        They are numbered as `manifest.accuracy.columns` says.
+        """
         with np.load(self.folder / PREDICTIONS, allow_pickle=False) as arrays:
             classes: NDArray[np.int64] = arrays["dense"]
         return classes

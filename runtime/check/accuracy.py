@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.bundle.schema import Bundle
 from runtime.check.logits import probabilities
-from runtime.results.statistics import Interval, calibration_error, mcnemar, wilson
+from runtime.results.statistics import Interval, calibration_error, chance_warning, mcnemar, wilson
 from runtime.runners.base import Images, Logits
 from vitnla.common.errors import InputError
 
@@ -27,11 +27,14 @@ class Evaluation:
             split may hold more images than are run, so that stored predictions for more or fewer images still apply.
         labels: [N].
         batches: returns the N images in order, in batches of any size, prepared as in the bundle's `manifest.input`.
+        columns: returns a bundle's class of each class of the labels, or `None` where they are the same; raises `InputError` where
+            the classes are others.
     """
 
     fingerprint: Callable[[int], str]
     labels: Classes
     batches: Callable[[Bundle], Iterable[Images]]
+    columns: Callable[[Bundle], tuple[int, ...] | None] = lambda bundle: None
 
 
 @dataclass(frozen=True)
@@ -56,25 +59,41 @@ def evaluate(infer: Callable[[Images], Logits], bundle: Bundle, evaluation: Eval
     """Run every image of the split through `infer` and score the predictions.
 
     Raises:
-        InputError: the batches do not hold one image per label.
+        InputError: the batches do not hold one image per label, or the labels are of other classes than the bundle's.
     """
+    columns = evaluation.columns(bundle)
     answers = (infer(batch) for batch in evaluation.batches(bundle))
     read = (lambda out: out.astype(np.float64)) if bundle.gives_probabilities else probabilities
-    parts = [_predictions(read(answer)) for answer in answers]
+    parts = [_predictions(read(answer), columns) for answer in answers]
     predicted = np.concatenate([classes for classes, _ in parts]) if parts else np.empty(0, np.int64)
     if not len(predicted) or len(predicted) != len(evaluation.labels):
         counts = f"{len(predicted)} images and {len(evaluation.labels)} labels"
         raise InputError(f"expected one image per label, got {counts}", "check the evaluation data")
     confidence = np.concatenate([values for _, values in parts])
-    known = bundle.manifest.accuracy
-    if len(predicted) <= known.images and evaluation.fingerprint(known.images) == known.fingerprint:
-        return score(predicted, confidence, evaluation.labels, bundle.dense_predictions()[: len(predicted)])
+    known, classes = bundle.manifest.accuracy, len(columns) if columns else int(bundle.manifest.output.shape[-1])
+    same = known.columns == columns and known.not_measured is None
+    if same and len(predicted) <= known.images and evaluation.fingerprint(known.images) == known.fingerprint:
+        return _noted(score(predicted, confidence, evaluation.labels, bundle.dense_predictions()[: len(predicted)]), classes)
     reason = "agreement is not known: the bundle holds the dense model's predictions for other images than these"
-    return score(predicted, confidence, evaluation.labels, None, (reason,))
+    return _noted(score(predicted, confidence, evaluation.labels, None, (reason,)), classes)
 
 
-def _predictions(values: NDArray[np.float64]) -> tuple[Classes, Confidence]:
-    """Return the classes [B] and their probabilities [B], of probabilities [B, classes]."""
+def _noted(found: Score, classes: int) -> Score:
+    """Add a warning where the model, or the dense one that it was made from, does no better than guessing would."""
+    correct = round(found.top1.value * found.images)
+    dense = correct + (found.lost or 0) - (found.gained or 0)
+    warning = chance_warning(dense, found.images, classes)
+    return found if warning is None else replace(found, warnings=(*found.warnings, warning))
+
+
+def _predictions(values: NDArray[np.float64], columns: tuple[int, ...] | None) -> tuple[Classes, Confidence]:
+    """Return the classes [B], numbered as the labels are, and their probabilities [B], of probabilities [B, classes].
+
+    Where the data have fewer classes than the bundle, the probabilities are those given that it is one of them.
+    """
+    if columns is not None:
+        values = values[:, list(columns)]
+        values = values / np.maximum(values.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
     return values.argmax(axis=1), np.clip(values.max(axis=1), 0, 1)
 
 

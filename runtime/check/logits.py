@@ -36,6 +36,11 @@ def probabilities(logits: Logits) -> NDArray[np.float64]:
     return np.asarray(softmax(logits.astype(np.float64), axis=1), np.float64)
 
 
+def are_probabilities(values: Logits) -> bool:
+    """Whether every row of [N, classes] is a distribution over the classes: not negative, with a sum of 1 within 0.001."""
+    return bool(values.shape[1] > 1 and (values >= 0).all() and (np.abs(values.sum(axis=1, dtype=np.float64) - 1) < 1e-3).all())
+
+
 def as_log(values: Logits) -> Logits:
     """Return the logarithms of probabilities [N, classes]: logits with the same softmax. Zero counts as the smallest float32."""
     return np.asarray(np.log(np.maximum(values, np.finfo(np.float32).tiny)), np.float32)

@@ -49,7 +49,8 @@ def drop(cell: Cell, cells: Iterable[Cell]) -> float | None:
     baseline = baseline_of(cell, cells)
     if baseline is not None and baseline.top1 is not None:
         return baseline.top1 - cell.top1
-    return cell.export_accuracy.dense_top1 - cell.top1 if cell.export_accuracy else None
+    dense = cell.export_accuracy.dense_top1 if cell.export_accuracy else None
+    return None if dense is None else dense - cell.top1
 
 
 def headline(cells: Sequence[Cell]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from runtime.results.schema import Cell
-from vitnla.common.measures import Accuracy, LossStage
+from vitnla.common.measures import LossStage
 
 EXPORT, RUNTIME = "export", "runtime"
 STEPS = ("preprocessing", "decomposition", "precision", EXPORT, RUNTIME)
@@ -35,25 +35,29 @@ def attribute_losses(cells: Iterable[Cell]) -> list[LossAttribution]:
     attributions: dict[tuple[str, str, str], LossAttribution] = {}
     for cell in cells:
         exported = cell.export_accuracy
-        if exported is not None and cell.top1 is not None and cell.accuracy_images == exported.images:
+        if exported is None or exported.dense_top1 is None or exported.top1 is None or cell.top1 is None:
+            continue
+        if cell.accuracy_images == exported.images:
             key = (cell.bundle, cell.runtime, cell.precision)
-            steps = dict(_steps(cell.losses, exported, cell.top1))
+            steps = dict(_steps(cell.losses, (exported.dense_top1, exported.top1), cell.top1))
             attributions.setdefault(key, LossAttribution(cell.display_name, cell.runtime, exported.dense_top1, cell.top1, steps))
     return list(attributions.values())
 
 
-def _steps(stages: Sequence[LossStage], exported: Accuracy, deployed: float) -> Iterator[tuple[str, float]]:
+def _steps(stages: Sequence[LossStage], exported: tuple[float, float], deployed: float) -> Iterator[tuple[str, float]]:
     """Yield each step with its change in points.
+
+    `exported` is the top-1 of the dense source and of the bundle, as its export measured them.
 
     The loss of an export on its own runtime counts as the runtime's, together with the change to the runtime measured here.
     """
+    before, after = exported
     if not stages:
-        yield EXPORT, 100 * (exported.top1 - exported.dense_top1)
-        yield RUNTIME, 100 * (deployed - exported.top1)
+        yield EXPORT, 100 * (after - before)
+        yield RUNTIME, 100 * (deployed - after)
         return
-    before = exported.dense_top1
     for stage in stages:
-        if stage.stage != RUNTIME:
+        if stage.stage != RUNTIME and stage.top1 is not None:
             yield stage.stage, 100 * (stage.top1 - before)
             before = stage.top1
     yield RUNTIME, 100 * (deployed - before)

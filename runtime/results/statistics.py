@@ -107,6 +107,22 @@ def mcnemar(lost: int, gained: int) -> float:
     return float(binomtest(lost, discordant, 0.5).pvalue) if discordant else 1.0
 
 
+def chance_warning(correct: int, images: int, classes: int) -> str | None:
+    """What to tell about a top-1 that guessing would reach: 1/classes is not below its interval; `None` otherwise.
+
+    Args:
+        correct: images that got their label, of `images`.
+        classes: among how many classes each answer was chosen.
+    """
+    if classes < 2 or not images or wilson(correct, images).low > 1 / classes:
+        return None
+    return (
+        f"top-1 of {correct / images:.2%} on {images:,} images is no better than chance ({1 / classes:.2%} for {classes} classes): "
+        "check the order of the classes, the pooling, the preprocessing (mean, deviation, crop) and the image size, "
+        "or whether the model is trained at all"
+    )
+
+
 def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = 15) -> float:
     """Return the expected calibration error (Guo et al. 2017, eq. 5): |accuracy - mean confidence| averaged over equal-width bins.
 

@@ -63,12 +63,12 @@ def write_graph(path: Path, source: str, exporter: str, batch: int | None = None
     return path
 
 
-def write_data(path: Path) -> Path:
+def write_data(path: Path, classes: int = CLASSES) -> Path:
     """Random images for them."""
     generator = np.random.default_rng(3)
     splits = np.array(["train"] * 320 + ["test"] * 21)
     images = generator.integers(0, 256, (len(splits), SIZE, SIZE, CHANNELS), np.uint8)
-    np.savez(path, images=images, labels=np.arange(len(splits)) % CLASSES, splits=splits)
+    np.savez(path, images=images, labels=np.arange(len(splits)) % classes, splits=splits)
     return path
 
 

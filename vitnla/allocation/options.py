@@ -78,14 +78,22 @@ class LayerOptions:
         return [*low_rank, Choice(None, self.dense_macs, 0.0)]
 
 
+class UnattainableTarget(InputError):
+    """A target ratio outside of what can be had (exit code 2); `least` is the lowest one, rounded up to three decimals."""
+
+    def __init__(self, message: str, hint: str, least: float) -> None:
+        super().__init__(message, hint)
+        self.least = least
+
+
 def budget(dense: int, least: int, target: float, unit: str = "MACs") -> int:
     """The MACs, or what `unit` names, that a `target` ratio of `dense` allows, where the smallest choices together need `least`.
 
     Raises:
-        InputError: the target is outside (0, 1], or below what the smallest choices need; names the attainable range.
+        UnattainableTarget: the target is outside (0, 1], or below what the smallest choices need; names the attainable range.
     """
     if not least <= target * dense <= dense:
-        lowest = np.ceil(1000 * least / dense) / 1000
+        lowest = float(np.ceil(1000 * least / dense) / 1000)
         hint = "choose a ratio in that range, or a smaller multiple of ranks and widths"
-        raise InputError(f"target {unit}: expected a ratio from {lowest:g} to 1, got {target:g}", hint)
+        raise UnattainableTarget(f"target {unit}: expected a ratio from {lowest:g} to 1, got {target:g}", hint, lowest)
     return int(target * dense)

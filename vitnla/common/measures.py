@@ -75,15 +75,23 @@ class Distillation(Record):
 
 
 class Accuracy(Record):
-    """Top-1 of the dense source and of this model, as fractions, and how often the two agree, on `images` images of `split`."""
+    """Top-1 of the dense source and of this model, as fractions, and how often the two agree, on `images` images of `split`.
+
+    What cannot be measured is null, and `not_measured` says why.
+    """
 
     split: str
     fingerprint: str
     """`Split.fingerprint()` of the images used."""
     images: int
-    dense_top1: float
-    top1: float
-    agreement: float
+    dense_top1: float | None
+    top1: float | None
+    agreement: float | None
+    """Null where the model gives features, whose largest is no answer."""
+    columns: tuple[int, ...] | None = None
+    """The model's class of each class of the data, among which answers were scored; null where they are the same."""
+    not_measured: str | None = None
+    """Why the labels say nothing about this model: it has other classes, or none."""
 
 
 class LossStage(Record):
@@ -93,13 +101,13 @@ class LossStage(Record):
     before: str
     """The model before this step, and the runtime that ran it."""
     after: str
-    top1: float
-    """After this step, a fraction."""
-    lost_points: float
+    top1: float | None
+    """After this step, a fraction. Null, as are the next three, where accuracy was not measured."""
+    lost_points: float | None
     """Top-1 points lost by this step; negative where it gained."""
-    lost: int
+    lost: int | None
     """Images right before and wrong after."""
-    gained: int
+    gained: int | None
     """The reverse."""
     flips: int
     """Images whose class changed, right or wrong."""

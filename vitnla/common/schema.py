@@ -28,7 +28,8 @@ class Record(BaseModel):
             raise InputError(f"cannot read {path}: {error.strerror or error}", "check the path") from error
         except ValidationError as error:
             raise InputError(
-                f"{path}: {first_complaint(error)}", "the file is damaged or of another version; write it again"
+                f"{path}: {first_complaint(error)}",
+                f"correct this entry of the {cls.__name__}, or write the file again with this version",
             ) from error
 
     def to_json(self) -> str:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitnla.common.errors import InputError, unknown_name
+from vitnla.common.notes import note_once
+from vitnla.data.class_mapping import SAME, ClassMapping, ClassMismatch, match_classes
 from vitnla.data.image_files import ImageFiles, Images
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images and labels [N] int64. Images are uint8 [N, H, W, C], or files, which `Preprocessing` decodes batch by batch."""
+    """Images and labels [N] int64. Images are uint8 [N, H, W, C], or files, which `Preprocessing` decodes batch by batch.
+
+    `classes` says which outputs of a model the labels are about; see `Dataset.for_model`.
+    """
 
     images: Images
     labels: NDArray[np.int64]
+    classes: ClassMapping = SAME
 
     def __post_init__(self) -> None:
         if isinstance(self.images, np.ndarray) and (self.images.ndim != 4 or self.images.dtype != np.uint8):
@@ -40,7 +46,7 @@ class Split:
 
     def take(self, index: slice | NDArray[np.int64]) -> Split:
         """The images at `index`, in that order."""
-        return Split(self.images[index], self.labels[index])
+        return replace(self, images=self.images[index], labels=self.labels[index])
 
     def at_size(self, size: int) -> Split:
         """The same files, to be decoded to `size` x `size` pixels whatever the model takes.
@@ -51,7 +57,7 @@ class Split:
         if not isinstance(self.images, ImageFiles):
             _, height, width, _ = self.images.shape
             raise InputError(f"expected no @{size}: these images are {height} x {width}", f"leave @{size} out")
-        return Split(replace(self.images, size=size), self.labels)
+        return replace(self, images=replace(self.images, size=size))
 
     def pixels(self) -> NDArray[np.uint8]:
         """All images in memory, as uint8 [N, H, W, C]; files are decoded in colour.
@@ -69,7 +75,7 @@ class Split:
 
     def in_memory(self) -> Split:
         """The same split with its images as one array; see `pixels`."""
-        return Split(self.pixels(), self.labels)
+        return replace(self, images=self.pixels())
 
     def fingerprint(self) -> str:
         """Hash of the pixels and labels, or of the files and labels: the key under which results about this split are cached."""
@@ -101,3 +107,24 @@ class Dataset:
     def at_size(self, size: int) -> Dataset:
         """The same data set with every split's files to be decoded to `size` x `size` pixels."""
         return Dataset(self.name, self.labels, {name: split.at_size(size) for name, split in self.splits.items()})
+
+    def for_model(self, labels: Sequence[str], *, required: bool = True) -> Dataset:
+        """The same data set with its classes matched with a model's class names, see `match_classes`; notes how on stderr.
+
+        Args:
+            labels: class names of the model.
+            required: whether data of other classes are refused; else their splits say why accuracy cannot be measured, unless
+                some names do match, so that the others are probably misspelt.
+
+        Raises:
+            ClassMismatch: the classes are others.
+        """
+        try:
+            mapping = match_classes(self.labels, labels, self.name)
+        except ClassMismatch as error:
+            if required or error.overlap:
+                raise
+            mapping = ClassMapping(unmatched=error.message, features=error.features, note=f"{error.message} ({error.hint})")
+        if mapping.note is not None:
+            note_once(mapping.note)
+        return replace(self, splits={name: replace(split, classes=mapping) for name, split in self.splits.items()})

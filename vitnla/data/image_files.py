@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image, Resampling
 
 T = TypeVar("T")
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+_PLAIN = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+_AVIF = ".avif"
 _READ_BUFFER = 1 << 16
 
 
@@ -81,6 +84,42 @@ class ImageFiles:
 
 Images = NDArray[np.uint8] | ImageFiles
 """uint8 [N, H, W, C] in memory, or files of N images. `Preprocessing` takes both; both have a length and slices."""
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """How the names of image files end, in lower case, that the installed Pillow reads."""
+    from PIL import features
+
+    return _PLAIN | {_AVIF} if features.check("avif") else _PLAIN
+
+
+def find_images(folder: Path) -> tuple[list[str], Counter[str]]:
+    """Image files in `folder` and in folders below it, and how many other files there are; hidden ones do not count.
+
+    Returns:
+        Paths relative to `folder`, sorted, and the number of files of each other suffix.
+    """
+    found: list[str] = []
+    skipped = Counter[str]()
+    for file in sorted(folder.rglob("*")):
+        path = file.relative_to(folder)
+        if any(part.startswith(".") for part in path.parts) or not file.is_file():
+            continue
+        if file.suffix.lower() in image_suffixes():
+            found.append(path.as_posix())
+        else:
+            skipped[file.suffix.lower() or "no suffix"] += 1
+    return found, skipped
+
+
+def skipped_note(root: Path, skipped: Counter[str]) -> str | None:
+    """What to tell about files that were not taken for images; `None` where there are none."""
+    if not skipped:
+        return None
+    kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in skipped.most_common())
+    note = f"{root}: {skipped.total():,} files are no images and were skipped: {kinds}"
+    return f"{note} (this Pillow reads no AVIF; Pillow 11.3 or newer does)" if _AVIF in skipped else note
 
 
 def resampling(interpolation: Interpolation) -> Resampling:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from vitnla.common.errors import InputError
 from vitnla.common.registry import Registry
+from vitnla.data.class_mapping import read_class_map, renamed
 from vitnla.data.dataset import Dataset
 from vitnla.data.demo import load_demo
 from vitnla.data.formats.cifar import load_cifar10, load_cifar100
@@ -46,12 +47,23 @@ FORMATS.add("folder", Format(load_folder, sizable=True))
 FORMATS.add("npz", Format(load_npz, place="FILE"))
 
 
-def load_data(spec: str) -> Dataset:
+def load_data(spec: str, class_map: Path | None = None) -> Dataset:
     """Load `demo` or `NAME:PLACE` with NAME in the registry `FORMATS`; `@SIZE` gives image files a size of their own.
 
+    Args:
+        spec: the data SPEC.
+        class_map: a file that renames classes of the data as a model calls them, see `read_class_map`.
+
     Raises:
-        InputError: the spec is not understood, or the files are missing or damaged.
+        InputError: the spec is not understood, or a file is missing or damaged.
     """
+    data = _load(spec)
+    if class_map is None:
+        return data
+    return replace(data, labels=renamed(data.labels, read_class_map(class_map), f"class map {class_map}"))
+
+
+def _load(spec: str) -> Dataset:
     if spec == "demo":
         return load_demo()
     name, _, rest = spec.partition(":")

@@ -57,6 +57,7 @@ def distill(
     Args and errors are those of `teach`.
     """
     taught = teach(teacher, student, data, config, folder, progress, images)
+    data = data.for_model(student.labels)
     return DistillResult(
         folder=folder, run=taught.run, validation_top1=taught.validation_top1,
         student_validation_top1=taught.student_validation_top1,
@@ -86,7 +87,8 @@ def teach(
     Raises:
         InputError: the two models take other images or give other classes, the data fit neither, or as `loop.fit`.
     """
-    _check_pair(teacher, student, data)
+    _check_pair(teacher, student)
+    data = data.for_model(student.labels)
     check_run_folder(folder)
     split, training = _training_images(data, images, progress)
     if config.block_weight and (difference := block_difference(student.model.config, teacher.model.config)):
@@ -147,17 +149,13 @@ def _training_images(data: Dataset, count: int | None, progress: Progress) -> tu
     return split, training if count is None else training.head(count)
 
 
-def _check_pair(teacher: SourceModel, student: SourceModel, data: Dataset) -> None:
+def _check_pair(teacher: SourceModel, student: SourceModel) -> None:
     """Refuse two models that do not see the same images or know the same classes."""
     hint = "choose a student that was made from this teacher"
     if student.preprocessing != teacher.preprocessing:
         raise InputError(f"student '{student.spec}' and teacher '{teacher.spec}' preprocess images differently", hint)
     if student.labels != teacher.labels:
         raise InputError(f"student '{student.spec}' and teacher '{teacher.spec}' have different classes", hint)
-    if len(data.labels) != len(student.labels):
-        raise InputError(
-            f"the models have {len(student.labels)} classes, but data '{data.name}' has {len(data.labels)}", "choose other data"
-        )
 
 
 def _top1(what: str, source: SourceModel, data: Dataset, name: str, progress: Progress) -> float:
@@ -167,4 +165,5 @@ def _top1(what: str, source: SourceModel, data: Dataset, name: str, progress: Pr
     def count(done: int, total: int) -> None:
         progress.on_count(f"{name} accuracy of {what}", done, total)
 
-    return float((source_logits(source, split, count, default_device()).argmax(1) == split.labels).mean())
+    logits = source_logits(source, split, count, default_device())
+    return float((split.classes.scored(logits).argmax(1) == split.labels).mean())

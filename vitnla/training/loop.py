@@ -91,7 +91,12 @@ def default_device() -> torch.device:
 
 def top1_of(preprocessing: Preprocessing, split: Split, device: torch.device) -> Callable[[VisionTransformer], float]:
     """A `Job.validate`: the share of a split's images that a model gives their label."""
-    return lambda model: float((predict(model, preprocessing, split.images, device=device).argmax(1) == split.labels).mean())
+
+    def top1(model: VisionTransformer) -> float:
+        logits = predict(model, preprocessing, split.images, device=device)
+        return float((split.classes.scored(logits).argmax(1) == split.labels).mean())
+
+    return top1
 
 
 def fit(job: Job, model: VisionTransformer, optimizers: list[Optimizer], folder: Path, progress: Progress) -> None:

@@ -95,10 +95,13 @@ def _facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
     yield "MACs", _cost(manifest.macs)
     yield "parameters", _cost(manifest.parameters)
     yield "size", f"{bundle.model_bytes() / 2**20:.1f} MiB on disk"
-    scores = (
-        f"top-1 {percent(accuracy.top1)} % (dense {percent(accuracy.dense_top1)} %), agreement {percent(accuracy.agreement)} %"
-    )
-    yield "accuracy", f"{scores}, on {accuracy.images:,} {accuracy.split} images of {manifest.data}"
+    scores = f"agreement {percent(accuracy.agreement)} %" if accuracy.agreement is not None else "no agreement"
+    if accuracy.not_measured is None:
+        scores = f"top-1 {percent(accuracy.top1)} % (dense {percent(accuracy.dense_top1)} %), {scores}"
+    among = "" if accuracy.columns is None else f", among {len(accuracy.columns)} of {len(manifest.labels)} classes"
+    yield "accuracy", f"{scores}, on {accuracy.images:,} {accuracy.split} images of {manifest.data}{among}"
+    if accuracy.not_measured is not None:
+        yield "not measured", f"top-1: {accuracy.not_measured}"
     batches = ", ".join(map(str, parity.batches))
     met = "met" if parity.met else "NOT MET"
     yield "parity", f"{met}: {parity.max_rel:.1e} relative to torch, limit {parity.tolerance:.0e}, at batches {batches}"

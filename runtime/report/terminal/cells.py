@@ -81,8 +81,8 @@ def losses_table(losses: Mapping[str, Sequence[LossStage]]) -> Group:
         Column("Lost by", [stage.stage for _, stage in rows], numeric=False),
         Column("Change", [points(stage) for _, stage in rows]),
         Column("Top-1 %", [percent(stage.top1) for _, stage in rows], rank=5),
-        Column("Lost", [f"{stage.lost:,}" for _, stage in rows], rank=2),
-        Column("Gained", [f"{stage.gained:,}" for _, stage in rows], rank=3),
+        Column("Lost", [_count(stage.lost) for _, stage in rows], rank=2),
+        Column("Gained", [_count(stage.gained) for _, stage in rows], rank=3),
         Column("Flips", [f"{stage.flips:,}" for _, stage in rows], rank=1),
         Column("Margin", [MISSING if stage.flip_margin is None else f"{stage.flip_margin:.3f}" for _, stage in rows], rank=4),
         Column("Logits by", [f"{100 * stage.logit_error:.1f} %" for _, stage in rows], rank=6),
@@ -92,4 +92,8 @@ def losses_table(losses: Mapping[str, Sequence[LossStage]]) -> Group:
 
 def points(stage: LossStage) -> str:
     """Return the change of top-1 in points, with its sign: a loss is negative."""
-    return f"{0.0 - round(stage.lost_points, 2):+.2f}"
+    return MISSING if stage.lost_points is None else f"{0.0 - round(stage.lost_points, 2):+.2f}"
+
+
+def _count(number: int | None) -> str:
+    return MISSING if number is None else f"{number:,}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,15 +14,19 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from rich.console import Console
+from runtime.report.terminal.losses import losses_table
 
 import export.bundle.from_model
 import export.graph.files
-from runtime.bundle.schema import MANIFEST, MODEL, Bundle, Parity, open_bundle
+from runtime.bundle.schema import MANIFEST, MODEL, PREDICTIONS, Bundle, Parity, open_bundle
+from runtime.report.terminal.bundle_info import bundle_info_tables
 from tests.helpers.exports import export_decomposition
 from vitnla.common.errors import InputError, VerdictError
 from vitnla.common.files import sha256_file
-from vitnla.data.dataset import Dataset
-from vitnla.methods import Decomposition
+from vitnla.common.measures import Accuracy
+from vitnla.data.dataset import Dataset, Split
+from vitnla.methods import METHODS, Decomposition
 from vitnla.model import load_checkpoint
 from vitnla.model.predict import predict
 from vitnla.sources.load import load_model
@@ -122,6 +127,38 @@ def test_dense_predictions_are_asked_for_once(
 
 
 @pytest.mark.usefixtures("quick_trace")
+def test_data_of_other_classes_leave_the_accuracy_unmeasured(
+    tiny_source: SourceModel, tiny_low_rank: Decomposition, tiny_data: Dataset, tmp_path: Path
+) -> None:
+    bundle = export_decomposition(tiny_source, tiny_low_rank, replace(tiny_data, labels=tuple("klmnopqrst")), tmp_path / "out")
+    accuracy, (stage,) = bundle.manifest.accuracy, bundle.manifest.losses
+    assert bundle.manifest.parity.met
+    assert (accuracy.top1, accuracy.dense_top1, stage.top1, stage.lost_points, stage.lost, stage.gained) == (None,) * 6
+    assert accuracy.not_measured is not None
+    assert "the data has 'k', 'l', 'm', 'n', 'o', ... (10); the model has 'a', 'b'" in accuracy.not_measured
+    with np.load(bundle.folder / PREDICTIONS) as kept:
+        assert accuracy.agreement == (kept["dense"] == kept["exported"]).mean() < 1
+    shown = io.StringIO()
+    Console(file=shown, width=200).print(bundle_info_tables(bundle), losses_table({"out": bundle.manifest.losses}))
+    assert "not measured top-1: 0 of 10 classes of data 'tiny'" in " ".join(shown.getvalue().split())
+
+
+def test_classes_in_another_order_and_some_of_them_only(tiny_source: SourceModel, tiny_data: Dataset, tmp_path: Path) -> None:
+    """Labels that are the model's own answers: 100 %, whatever order the data count their classes in."""
+    method, test = METHODS["none"], tiny_data.split("test")
+    answers = source_logits(tiny_source, test)
+
+    def exported(name: str, order: str) -> Accuracy:
+        own = answers[:, ["abcdefghij".index(label) for label in order]].argmax(1)
+        data = Dataset("tiny", tuple(label.upper() for label in order), {"test": Split(test.images, own)})
+        dense = method.apply(tiny_source.model, None, method.config())
+        return export_decomposition(tiny_source, dense, data, tmp_path / name, "none").manifest.accuracy
+
+    backwards, some = exported("backwards", "jihgfedcba"), exported("some", "hbe")
+    assert (backwards.top1, backwards.dense_top1, backwards.columns) == (1.0, 1.0, tuple(range(9, -1, -1)))
+    assert (some.top1, some.agreement, some.columns) == (1.0, 1.0, (7, 1, 4))
+
+
 class TestRefusals:
     def test_an_existing_folder_is_kept(self, export_to: Export, tmp_path: Path) -> None:
         (tmp_path / "out").mkdir()
@@ -199,11 +236,14 @@ class TestRefusals:
             export_to(tmp_path / "out", **options)
         assert list(tmp_path.iterdir()) == []
 
-    def test_data_of_other_classes_are_refused(
+    def test_data_with_a_misspelt_class_are_refused(
         self, tiny_source: SourceModel, tiny_low_rank: Decomposition, tiny_data: Dataset, tmp_path: Path
     ) -> None:
-        with pytest.raises(InputError, match="the model has 10 classes, but data 'tiny' has 2"):
-            export_decomposition(tiny_source, tiny_low_rank, replace(tiny_data, labels=("a", "b")), tmp_path / "out")
+        data = replace(tiny_data, labels=(*"abcdefghi", "jay"))
+        with pytest.raises(InputError, match=r"9 of 10 classes of data 'tiny' match the model's by name.*no 'jay'") as error:
+            export_decomposition(tiny_source, tiny_low_rank, data, tmp_path / "out")
+        assert "--class-map" in error.value.hint
+        assert list(tmp_path.iterdir()) == []
 
     def test_external_weights_are_part_of_the_bundle(
         self, export_to: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

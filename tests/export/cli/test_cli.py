@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,26 @@ def test_doctor_as_json_explains_what_cannot_run(capsys: pytest.CaptureFixture[s
     assert runtimes["ort"]["ok"]
     assert all(answer["reason"] and answer["remedy"] for answer in runtimes.values() if not answer["ok"])
     assert len(json.loads(out)["findings"]) >= 2
+    assert [one["name"] for one in json.loads(out)["model_libraries"]] == ["torchvision", "timm", "transformers"]
+
+
+def test_an_unforeseen_error_has_a_code_of_its_own_and_says_how_to_report_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("shapes of\nanother world")
+
+    monkeypatch.setattr("runtime.machine.facts.machine_facts", fail)
+    code, out, err = run(capsys, "doctor", "--json")
+    assert (code, out) == (70, "")
+    assert err.splitlines()[0] == "error: unforeseen: RuntimeError: shapes of another world"
+    assert f"vitdeploy {version('vitdeploy')}" in err
+    assert "(vitdeploy doctor --json)" in err
+    assert "--debug" in err
+    assert "Traceback" not in err
+    code, _, err = run(capsys, "doctor", "--debug")
+    assert code == 70
+    assert "Traceback" in err
 
 
 def test_integers() -> None:

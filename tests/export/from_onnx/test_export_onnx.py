@@ -14,6 +14,7 @@ import pytest
 
 from export.cli.evaluation import load_evaluation
 from export.cli.main import main
+from runtime.apps.settings import settings_of
 from runtime.bench.plan import Target
 from runtime.bundle.schema import Bundle, open_bundle
 from runtime.check.logits import relative_error
@@ -84,6 +85,60 @@ def test_the_bundle_says_what_it_is(
     about = {entry.key: entry.value for entry in onnx.load(bundle.model_path).metadata_props}
     assert json.loads(about["vitdeploy.preprocessing"])["std"] == [0.25, 0.3, 0.2]
     assert len(json.loads(about["vitdeploy.ranks"])) == low_rank
+
+
+def with_softmax(file: Path, path: Path) -> Path:
+    """The same graph with a Softmax over the classes at its end."""
+    model = onnx.load(file)
+    graph = model.graph
+    graph.node.append(onnx.helper.make_node("Softmax", [graph.output[0].name], ["shares"], axis=-1))
+    graph.output[0].name = "shares"
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("words", [("--method", "none"), ("--target-macs", 0.6, "--set", "rank_multiple=1")])
+def test_a_graph_that_ends_in_softmax_gives_probabilities(
+    file: Path, data: str, tmp_path: Path, words: tuple[object, ...]
+) -> None:
+    """What is counted and measured is that of the same graph without its Softmax; its answers are never put through another."""
+    logits = exported(file, data, tmp_path / "logits", *words)
+    shares = exported(with_softmax(file, tmp_path / "softmax.onnx"), data, tmp_path / "shares", *words)
+    assert (logits.manifest.answers, shares.manifest.answers) == ("logits", "probabilities")
+    assert (logits.gives_probabilities, shares.gives_probabilities) == (False, True)
+    assert [row.rank for row in shares.manifest.layers] == [row.rank for row in logits.manifest.layers]
+    (one,), (other,) = logits.manifest.losses, shares.manifest.losses
+    assert other.typical_margin == pytest.approx(one.typical_margin, rel=1e-4)
+    assert other.logit_error == pytest.approx(one.logit_error, rel=1e-3, abs=1e-6)
+    rows = [check_parity(bundle, Target("ort"), threads=1, evaluation=load_evaluation(data)) for bundle in (logits, shares)]
+    assert rows[1].calibration_error == pytest.approx(rows[0].calibration_error, abs=1e-5)
+    assert settings_of(shares).answers == "probabilities"
+
+
+def test_weights_that_are_graph_inputs_are_not_kept_when_replaced(file: Path, data: str, tmp_path: Path) -> None:
+    """As `keep_initializers_as_inputs` writes them: the bundle is that of the same file without it."""
+    model = onnx.load(file)
+    for tensor in model.graph.initializer:
+        model.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    onnx.save(model, tmp_path / "inputs.onnx")
+    words = ("--target-macs", 0.6, "--set", "rank_multiple=1")
+    plain, kept = (exported(one, data, tmp_path / one.stem, *words) for one in (file, tmp_path / "inputs.onnx"))
+    found, wanted = (onnx.load(bundle.model_path).graph for bundle in (kept, plain))
+    assert [value.name for value in found.input] == ["pixels"]
+    assert sorted(tensor.name for tensor in found.initializer) == sorted(tensor.name for tensor in wanted.initializer)
+    assert abs(kept.model_bytes() - plain.model_bytes()) < 100  # the metadata name another file
+
+
+def test_data_of_another_number_of_classes(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_data(tmp_path / "data.npz", classes=CLASSES + 2)
+    bundle = exported(file, f"npz:{tmp_path / 'data.npz'}", tmp_path / "out", "--method", "none", "--json")
+    printed = capsys.readouterr()
+    said = json.loads(printed.out)["accuracy"]
+    assert bundle.manifest.parity.met
+    assert (said["top1"], said["dense_top1"]) == (None, None)
+    assert said["not_measured"].startswith(f"the model has {CLASSES} classes, but data 'npz' has {CLASSES + 2}")
+    assert "top-1 not measured on" in printed.err
+    assert bundle.manifest.labels[0] == "class 0"
 
 
 def test_runtimes_and_a_second_export_take_the_bundle(file: Path, data: str, tmp_path: Path) -> None:

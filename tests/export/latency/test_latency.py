@@ -183,7 +183,7 @@ def test_an_export_measures_what_its_target_is_about(
     monkeypatch.setenv("VITDEPLOY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(latency, "ROUNDS", 1)
     monkeypatch.setattr(latency, "ROUND_S", 0.0)
-    monkeypatch.setattr("export.pipeline.load_data", lambda spec: tiny_data)
+    monkeypatch.setattr("export.pipeline.load_data", lambda spec, class_map=None: tiny_data)
     monkeypatch.chdir(tmp_path)
     save_checkpoint(tiny_source.model, tmp_path / "dense")
     write_description(tmp_path / "dense", tiny_source.preprocessing, tiny_source.labels)

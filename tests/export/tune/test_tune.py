@@ -19,12 +19,14 @@ from export.tune.latency_choice import fastest_of, settle, threads_of
 from export.tune.loss_test import Classifier, Judge, Loss, judging_splits, verdict
 from export.tune.next_cut import FIRST, LEAST, MOST, RESOLUTION, STEP, TAUGHT_RESOLUTION, next_share, next_taught
 from export.tune.request import Lessons, TuneRequest, default_targets
+from export.tune.search import Search
 from export.tune.tune import SETTINGS, tune
 from runtime.bench.plan import Case, Target
 from runtime.bundle.schema import MODEL, Bundle
 from runtime.results.schema import Cell
 from runtime.runners.availability import Availability
 from runtime.runners.runtime_precision import RuntimePrecision
+from vitnla.allocation.options import budget
 from vitnla.common.errors import InputError, VerdictError
 from vitnla.data.dataset import Dataset, Split
 from vitnla.data.load import load_data
@@ -69,6 +71,43 @@ def test_what_is_distilled_goes_on_where_untrained_cuts_end(limit: float) -> Non
 
 def test_where_no_cut_was_good_lessons_begin_from_the_dense_model() -> None:
     assert next_taught({0.6: False, 0.9: False}, {}) == pytest.approx(STEP**2)
+
+
+class _Judge:
+    """Finds every bundle within the budget whose share is at least `limit`."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+
+    def fits(self, bundle: float, target: object) -> bool:
+        return bundle >= self._limit
+
+
+@pytest.mark.parametrize(
+    ("least", "limit", "tried"),
+    [
+        (0.802, 0.0, {0.802: True}),
+        (0.802, 0.85, {0.802: False, 0.873: True, 0.838: False, 0.855: True}),
+        (0.55, 0.0, {0.6: True, 0.55: True}),
+        (0.97, 0.0, {}),
+    ],
+)
+def test_a_share_that_the_model_does_not_allow_is_clipped(
+    least: float, limit: float, tried: dict[float, bool], tmp_path: Path
+) -> None:
+    class Factory:
+        def make(self, candidate: Candidate) -> float:
+            assert candidate.share is not None
+            budget(1000, round(1000 * least), candidate.share)
+            return candidate.share
+
+    request = TuneRequest("demo", "demo", 1.0, 0.8, (Target("ort"),), 1, 1, 10, None, None, 1e9, 1.0, tmp_path, "test")
+    said: list[str] = []
+    search = Search(request, Factory(), RuntimePrecision("ort"), _Judge(limit), 0.0, said.append)  # type: ignore[arg-type]
+    search.run()
+    assert search.tried == tried
+    assert {one.share for one in search.made} == set(tried)
+    assert any(f"cannot be had: this model allows {least:g} and more" in line for line in said)
 
 
 def _cell(name: str, method: str, precision: str, speed: float, top1: float | None, *, error: str | None = None) -> Cell:

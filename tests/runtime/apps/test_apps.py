@@ -16,7 +16,7 @@ from runtime.apps.settings import Resizing, settings_of
 from runtime.apps.targets import TARGETS
 from runtime.apps.write import write_app
 from runtime.bundle.schema import Bundle
-from tests.helpers.apps import answers, assert_answers_the_reference
+from tests.helpers.apps import answers, assert_answers_the_reference, run
 from tests.helpers.bundles import copy_bundle
 from tests.helpers.images import write_images
 from vitnla.common.errors import InputError
@@ -80,6 +80,17 @@ def test_classes_without_a_label_get_numbers(tiny_bundle: Bundle, tmp_path: Path
     bundle = copy_bundle(tiny_bundle, tmp_path / "bundle", labels=())
     assert settings_of(bundle).labels[:2] == ("class 0", "class 1")
     assert write_app(bundle, "python", tmp_path / "app").expected.startswith("class ")
+
+
+def test_a_tower_without_classes_gives_an_embedding(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    bundle = copy_bundle(tiny_bundle, tmp_path / "bundle", labels=tuple(f"feature {index}" for index in range(10)))
+    written = write_app(bundle, "python", tmp_path / "app")
+    assert written.expected == "embedding of 10 values"
+    assert "ok" in run(tmp_path / "app").stdout
+    said = run(tmp_path / "app", "sample.png").stdout
+    assert "embedding of 10 values, of length" in said
+    assert "%" not in said
+    assert "feature " not in said
 
 
 def test_refuses_what_it_cannot_write(tiny_bundle: Bundle, tmp_path: Path) -> None:

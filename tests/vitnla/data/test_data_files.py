@@ -10,8 +10,10 @@ from PIL import Image
 
 from vitnla.calibration.collect import collect
 from vitnla.common.errors import InputError
+from vitnla.common.notes import note_once
+from vitnla.data.class_mapping import match_classes
 from vitnla.data.dataset import Dataset, Split
-from vitnla.data.image_files import ImageFiles
+from vitnla.data.image_files import ImageFiles, find_images, image_suffixes, skipped_note
 from vitnla.data.load import load_data
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.model import VisionTransformer
@@ -83,6 +85,68 @@ def test_bad_class_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "train" / "bee").mkdir()
     with pytest.raises(InputError, match="bee: expected image files, got none"):
         load_data(f"folder:{tmp_path}")
+
+
+def test_train_and_val_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    note_once.cache_clear()
+    write_classes(tmp_path / "train", {"ant": 15, "bee": 15})
+    write_classes(tmp_path / "val", {"ant": 1, "bee": 2}, first=100)
+    data = load_data(f"folder:{tmp_path}")
+    assert values(data.split("test")) == [100, 101, 102]
+    assert sizes(data)["validation"] == 3
+    assert any("has no test: 'val' is the test split" in message for message in caplog.messages)
+
+
+def test_folders_of_splits_are_no_classes(tmp_path: Path) -> None:
+    write_classes(tmp_path / "training", {"ant": 5, "bee": 5})
+    write_classes(tmp_path / "testing", {"ant": 5, "bee": 5})
+    with pytest.raises(InputError, match="got 'testing' with folders in it"):
+        load_data(f"folder:{tmp_path}")
+
+
+def test_nested_folders_and_what_is_skipped_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    note_once.cache_clear()
+    write_classes(tmp_path, {"ant": 9, "bee": 9})
+    write_classes(tmp_path / "ant", {"winged": 9})
+    write_classes(tmp_path / "bee" / "wild", {"small": 9})
+    (tmp_path / "ant" / "000.png").rename(tmp_path / "ant" / "000.jfif")
+    (tmp_path / "bee" / ".hidden.txt").write_text("")
+    (tmp_path / "bee" / "README").write_text("")
+    data = load_data(f"folder:{tmp_path}")
+    assert data.labels == ("ant", "bee")
+    assert sum(sizes(data)[name] for name in ("train", "validation", "test")) == 36
+    assert len(np.unique(np.concatenate([split.labels for split in data.splits.values()]))) == 2
+    said = " ".join(caplog.messages)
+    assert "18 of 36 images lie in folders within the class folders" in said
+    assert "5 files are no images and were skipped: 4 .txt, 1 no suffix" in said
+
+
+def test_avif_is_read_where_pillow_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photo.avif").touch()
+    (tmp_path / "photo.jfif").touch()
+    for reads in (True, False):
+        image_suffixes.cache_clear()
+        monkeypatch.setattr("PIL.features.check", lambda name, reads=reads: reads)
+        found, skipped = find_images(tmp_path)
+        assert found == (["photo.avif", "photo.jfif"] if reads else ["photo.jfif"])
+        note = skipped_note(tmp_path, skipped)
+        assert note is None if reads else "reads no AVIF" in str(note)
+    image_suffixes.cache_clear()
+
+
+def test_folders_of_numbers_are_in_their_order(tmp_path: Path) -> None:
+    write_classes(tmp_path, {str(number): 2 for number in (10, 2, 0, 11, 1)})
+    data = load_data(f"folder:{tmp_path}")
+    assert data.labels == ("0", "1", "2", "10", "11")
+
+
+def test_synset_folders_are_named_by_the_mapping_file(tmp_path: Path) -> None:
+    write_classes(tmp_path, {"n01440764": 5, "n02102040": 5})
+    assert load_data(f"folder:{tmp_path}").labels == ("n01440764", "n02102040")
+    (tmp_path / "LOC_synset_mapping.txt").write_text("n01440764 tench, Tinca tinca\nn02102040 English springer\n")
+    data = load_data(f"folder:{tmp_path}")
+    assert data.labels == ("tench, Tinca tinca", "English springer")
+    assert match_classes(data.labels, ("goldfish", "English springer", "tench")).columns == (2, 1)
 
 
 def write_food101(root: Path) -> None:

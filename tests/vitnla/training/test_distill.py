@@ -147,7 +147,7 @@ def test_a_distilled_student_is_exported_relative_to_its_dense_model(
     folder = tmp_path / "dense"
     save_checkpoint(tiny_source.model, folder)
     write_description(folder, tiny_source.preprocessing, tiny_source.labels)
-    monkeypatch.setattr("export.pipeline.load_data", lambda spec: data)
+    monkeypatch.setattr("export.pipeline.load_data", lambda spec, class_map=None: data)
 
     def export(model: str, method: str, settings: dict[str, float], name: str) -> Bundle:
         request = ExportRequest(model, "tiny", method, settings, tmp_path / name, ExportOptions(), "test")

@@ -10,11 +10,12 @@ import numpy as np
 from vitnla.common.errors import InputError
 from vitnla.data.dataset import Dataset, Split
 from vitnla.data.formats.class_folders import class_images, class_names
+from vitnla.data.formats.synsets import SYNSETS
 from vitnla.data.formats.text_files import read_lines
 from vitnla.data.image_files import ImageFiles
 from vitnla.data.splits import assemble
 
-SYNSETS, SOLUTION = "LOC_synset_mapping.txt", "LOC_val_solution.csv"
+SOLUTION = "LOC_val_solution.csv"
 _KAGGLE = "ILSVRC/Data/CLS-LOC"
 
 

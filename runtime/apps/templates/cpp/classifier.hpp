@@ -46,7 +46,9 @@ class Classifier {
     return answers;
   }
 
-  const std::string& label(const std::vector<float>& answers) const {
+  // The class of the largest answer; an embedding has no classes.
+  std::string label(const std::vector<float>& answers) const {
+    if (settings.gives_embedding) return "embedding of " + std::to_string(answers.size()) + " values";
     return settings.labels.at(std::max_element(answers.begin(), answers.end()) - answers.begin());
   }
 

@@ -28,6 +28,10 @@ void report(Classifier& classifier, const std::string& path, bool as_json) {
     return;
   }
   std::printf("%s (%.1f ms)\n", path.c_str(), spent.count());
+  if (classifier.settings.gives_embedding) {
+    std::printf("  %s\n", classifier.label(answers).c_str());
+    return;
+  }
   const std::vector<float> probabilities = classifier.probabilities(answers);
   std::vector<std::size_t> ranked(probabilities.size());
   std::iota(ranked.begin(), ranked.end(), 0);
@@ -43,7 +47,7 @@ bool check(Classifier& classifier, const std::filesystem::path& folder) {
   const std::string image = expected.at("image"), wanted = expected.at("label");
   const auto numbers = expected.at("answers").get<std::vector<float>>();
   const std::vector<float> answers = classifier(read_image(folder / image, classifier.settings));
-  const std::string& label = classifier.label(answers);
+  const std::string label = classifier.label(answers);
   float scale = 0, error = 0;
   bool good = answers.size() == numbers.size() && label == wanted;
   for (const float number : numbers) scale = std::max(scale, std::abs(number));

@@ -29,7 +29,8 @@ struct Settings {
   std::string input;
   bool takes_pixels;  // uint8 [1, H, W, C]: the graph scales them itself; else float32 [1, C, H, W]
   std::string output;
-  bool gives_probabilities;  // else logits
+  bool gives_probabilities;
+  bool gives_embedding;  // neither of the two: logits
   int channels;
   Resizing resizing;
   std::vector<float> mean;
@@ -57,6 +58,7 @@ inline Settings read_settings(const std::filesystem::path& path) {
   settings.takes_pixels = json.at("input").at("dtype") == "uint8";
   settings.output = json.at("output").at("name");
   settings.gives_probabilities = json.at("answers") == "probabilities";
+  settings.gives_embedding = json.at("answers") == "embedding";
   settings.channels = json.at("channels");
   settings.resizing.fit = resizing.at("fit");
   settings.resizing.to = size(resizing.at("to"));

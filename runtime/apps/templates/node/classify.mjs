@@ -55,7 +55,7 @@ async function report(classifier, path, asJson) {
   }
   console.log(`${path} (${milliseconds.toFixed(1)} ms)`);
   for (const { label, probability } of ranked.slice(0, 5)) {
-    console.log(`  ${(100 * probability).toFixed(1).padStart(5)}%  ${label}`);
+    console.log(probability === null ? `  ${label}` : `  ${(100 * probability).toFixed(1).padStart(5)}%  ${label}`);
   }
 }
 

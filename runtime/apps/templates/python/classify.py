@@ -30,9 +30,15 @@ class Classifier:
         self.session = onnxruntime.InferenceSession(folder / self.settings["model"], options, providers=["CPUExecutionProvider"])
 
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
-        """The model's answers [classes] for one image: logits or probabilities, as settings.json says."""
+        """The model's answers [classes] for one image: logits, probabilities or an embedding, as settings.json says."""
         answers = self.session.run([self.settings["output"]["name"]], {self.settings["input"]["name"]: self.prepare(image)})[0]
         return np.asarray(answers[0], np.float32)
+
+    def label(self, answers: NDArray[np.float32]) -> str:
+        """The class of the largest answer; an embedding has no classes."""
+        if self.settings["answers"] == "embedding":
+            return f"embedding of {len(answers)} values"
+        return self.labels[int(answers.argmax())]
 
     def probabilities(self, answers: NDArray[np.float32]) -> NDArray[np.float32]:
         """Softmax of logits; probabilities stay what they are."""
@@ -118,11 +124,15 @@ def report(classifier: Classifier, path: Path, as_json: bool) -> None:
     start = time.perf_counter_ns()
     answers = classifier(image)
     milliseconds = (time.perf_counter_ns() - start) / 1e6
-    label = classifier.labels[int(answers.argmax())]
+    label = classifier.label(answers)
     if as_json:
         print(json.dumps({"image": str(path), "label": label, "answers": answers.tolist(), "milliseconds": milliseconds}))
         return
     print(f"{path} ({milliseconds:.1f} ms)")
+    if classifier.settings["answers"] == "embedding":
+        first = ", ".join(f"{value:.4f}" for value in answers[:5])
+        print(f"  {label}, of length {np.linalg.norm(answers):.4f}: {first}, ...")
+        return
     probabilities = classifier.probabilities(answers)
     for index in np.argsort(-probabilities)[:5]:
         print(f"  {probabilities[index]:6.1%}  {classifier.labels[index]}")
@@ -133,7 +143,7 @@ def check(classifier: Classifier, folder: Path = HERE) -> bool:
     expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
     wanted = np.asarray(expected["answers"], np.float32)
     answers = classifier(classifier.read(folder / expected["image"]))
-    label = classifier.labels[int(answers.argmax())]
+    label = classifier.label(answers)
     difference = float(np.abs(answers - wanted).max() / np.abs(wanted).max())
     good = difference <= float(classifier.settings["tolerance"]) and label == str(expected["label"])
     print(

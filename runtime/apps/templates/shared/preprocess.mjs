@@ -28,8 +28,9 @@ export function prepare(rgb, settings) {
   return { data: scaled, dims: [1, channels, height, width] };
 }
 
-/** Answers -> [{label, probability}], the likeliest first. */
+/** Answers -> [{label, probability}], the likeliest first; an embedding has no classes, so it is one entry without probability. */
 export function ranking(answers, settings) {
+  if (settings.answers === "embedding") return [{ label: `embedding of ${answers.length} values`, probability: null }];
   const probabilities = settings.answers === "probabilities" ? Array.from(answers) : softmax(answers);
   return probabilities
     .map((probability, index) => ({ label: settings.labels[index], probability }))

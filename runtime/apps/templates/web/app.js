@@ -39,8 +39,9 @@ function showPicture(file) {
 
 function bar({ label, probability }) {
   const entry = document.createElement("li");
-  entry.style.setProperty("--share", probability);
-  for (const [name, text] of [["label", label], ["percent", percent.format(probability)]]) {
+  entry.style.setProperty("--share", probability ?? 0);
+  const share = probability === null ? "" : percent.format(probability);
+  for (const [name, text] of [["label", label], ["percent", share]]) {
     const part = document.createElement("span");
     part.className = name;
     part.textContent = text;

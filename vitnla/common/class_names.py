@@ -1,0 +1,13 @@
+"""What names of outputs say about a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_FEATURE = re.compile(r"feature[\s_-]*\d+", re.IGNORECASE)
+
+
+def are_features(labels: Sequence[str]) -> bool:
+    """Whether outputs are the features of an embedding ("feature 0", "feature 1", ...) and no classes."""
+    return bool(labels) and all(_FEATURE.fullmatch(label) for label in labels)
