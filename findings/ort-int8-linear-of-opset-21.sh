@@ -7,7 +7,7 @@
 #   type check then fails: "output_dtype INT8 does not match y_zero_point type UINT8". It happens to every model that has
 #   the attribute; and to models without it too, if the layer has a bias, its input is (batch, tokens, width) and the shape
 #   is static: there ONNX Runtime's own fusion (MatMul and Add to Gemm) writes the attribute first. Opset 20 is fine,
-#   and so are level "basic" and the session entry session.qdqisint8allowed=1.
+#   and so are level "basic" and the session entry session.qdqisint8allowed=1. (onnxruntime issue 25526 has the attribute's case.)
 # Why it matters for a ViT: every linear of every block is that layer. NVIDIA Model Optimizer 0.47 on a ViT of opset 23
 #   wrote such a file. Symmetric int8 at opset 21 and later, as TensorRT wants it, is not portable to ONNX Runtime's default.
 set -euo pipefail
