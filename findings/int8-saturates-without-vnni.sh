@@ -6,7 +6,8 @@
 # Instead: without VNNI (AVX2 and early AVX-512) pairs of products are added in 16 bits with saturation. At the ends of the
 #   ranges 64 becomes 32.4, in ONNX Runtime and in OpenVINO to the same digits, and for int8 activations too, since both
 #   shift them to uint8 first. ONNX Runtime's session.x64quantprecision=1 is exact. With VNNI all are exact.
-#   (Both projects know it: reduce_range in ONNX Runtime's quantiser, overflow_fix in NNCF, set when the file is made.)
+#   (Both projects know it: reduce_range in ONNX Runtime's quantiser, overflow_fix in NNCF, set when the file is made.
+#   This was run without VNNI only; on a processor with VNNI the script expects exact sums.)
 # Why it matters for a ViT: int8 is calibrated and judged on a server with VNNI and deployed on an older or smaller one; the
 #   file and the engine are the same, and the accuracy is not. Outliers after GELU and softmax reach the range's end.
 set -euo pipefail
