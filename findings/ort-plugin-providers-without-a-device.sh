@@ -4,8 +4,8 @@
 #
 # Guess: register_execution_provider_library fails on a machine without a device for it, or lists the CPU: OpenVINO runs on
 #   any x86. After registration the provider is in get_available_providers(), and providers=["..."] selects it.
-# Instead: both calls succeed. WebGPU without an adapter lists no device. OpenVINO's lists a CPU of Intel only: on another
-#   vendor's processor none, though the openvino package (same engine) computes on it. A registered provider is never in
+# Instead: both calls succeed. WebGPU without an adapter lists no device. OpenVINO's lists none on an AMD processor, though
+#   the openvino package (same engine) computes on it; a processor of Intel was not at hand. A registered provider is not in
 #   get_available_providers(), and providers=[name] gives a session of CPUExecutionProvider, after a Python warning.
 #   Selection works only by add_provider_for_devices, which refuses an empty list.
 # Why it matters for a ViT: code written for the old packages (onnxruntime-openvino, onnxruntime-gpu) keeps running after
