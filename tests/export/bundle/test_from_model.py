@@ -15,12 +15,12 @@ import onnx
 import onnxruntime
 import pytest
 from rich.console import Console
-from runtime.report.terminal.losses import losses_table
 
 import export.bundle.from_model
 import export.graph.files
 from runtime.bundle.schema import MANIFEST, MODEL, PREDICTIONS, Bundle, Parity, open_bundle
 from runtime.report.terminal.bundle_info import bundle_info_tables
+from runtime.report.terminal.cells import losses_table
 from tests.helpers.exports import export_decomposition
 from vitnla.common.errors import InputError, VerdictError
 from vitnla.common.files import sha256_file
