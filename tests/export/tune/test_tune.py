@@ -79,7 +79,7 @@ class _Judge:
     def __init__(self, limit: float) -> None:
         self._limit = limit
 
-    def fits(self, bundle: float, target: object) -> bool:
+    def fits(self, bundle: float, target: object, label: str) -> bool:
         return bundle >= self._limit
 
 
