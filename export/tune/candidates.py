@@ -76,14 +76,19 @@ class Candidate:
 
 
 def labels(candidates: Iterable[Candidate]) -> dict[str, str]:
-    """Name of each candidate -> its label, with the kind of its activations where another of that label is for the same runtime."""
-    candidates = tuple(candidates)
-    places = Counter((one.label, one.lowering and one.lowering.runtime) for one in candidates)
-    found = {}
-    for one in candidates:
-        shared = one.lowering is not None and places[one.label, one.lowering.runtime] > 1
-        found[one.name] = f"{one.label} · {one.lowering.activations}" if shared and one.lowering else one.label
-    return found
+    """Return the label of each candidate by its name, all of them different.
+
+    Where several share one, the runtime is added, and the kind of the activations where that is not enough.
+    """
+    found = {one: one.label for one in candidates}
+    details: tuple[Callable[[Lowering], str], ...] = (lambda one: one.runtime, lambda one: one.activations)
+    for detail in details:
+        counts = Counter(found.values())
+        found = {
+            one: text if counts[text] == 1 or one.lowering is None else f"{text} · {detail(one.lowering)}"
+            for one, text in found.items()
+        }
+    return {one.name: text for one, text in found.items()}
 
 
 class CandidateFactory:

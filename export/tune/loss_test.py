@@ -117,12 +117,13 @@ class Judge:
         """What is known of a bundle so far."""
         return self._losses.get(self._key(bundle, target), Loss())
 
-    def fits(self, bundle: Bundle, target: Target) -> bool:
+    def fits(self, bundle: Bundle, target: Target, label: str | None = None) -> bool:
         """Whether a bundle on a runtime is within the budget. The dense fp32 model is, by definition, on the reference runtime."""
         if bundle == self._dense and target == self._request.reference:
             return True
         found = self.loss(bundle, target)
-        self._say(f"{bundle.name} on {target.label}: what it loses")
+        title = f"{label or bundle.name} on {target.label}"
+        self._say(f"{title}: what it loses")
         with contextlib.ExitStack() as stack:
             classifier = None
             while (known := self._verdict(found)) is None:
@@ -132,7 +133,7 @@ class Judge:
                 self._losses[self._key(bundle, target)] = found
                 write_atomically(self._path, _Judged(losses=self._losses).to_json())
         if found.images:
-            self._say(f"{bundle.name} on {target.label}: {found.describe()}")
+            self._say(f"{title}: {found.describe()}")
         return known
 
     def _verdict(self, loss: Loss) -> bool | None:

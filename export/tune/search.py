@@ -85,7 +85,7 @@ class Search:
         def fits(one: Candidate, target: Target) -> bool:
             bundle = self.factory.make(one)
             self.made.append(one)
-            return self.judge.fits(bundle, target)
+            return self.judge.fits(bundle, target, one.label)
 
         if not fits(candidate, self.request.reference):
             return False

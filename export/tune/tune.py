@@ -106,7 +106,7 @@ def tune(request: TuneRequest, on_step: OnStep = lambda text: None) -> Answer:
 
     def fits(cell: Cell) -> bool:
         case = entry_of(cell).case
-        return judge.fits(case.bundle, case.target)
+        return judge.fits(case.bundle, case.target, cell.display_name)
 
     choice = choose(cells, fits)
     marked = [choice.marked(request.question) if cell is choice.cell else cell for cell in cells]

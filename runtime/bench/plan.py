@@ -179,7 +179,7 @@ class BenchPlan:
         p99_bound_ms: server: longest 99th percentile of latency that is good enough.
         cpus: logical processors for every worker; None leaves them those of this process.
         only: bundle name -> runtimes that it is measured on; those not named are measured on all.
-        labels: bundle name -> a short label for tables, unambiguous beside the runtime; those not named go by their name.
+        labels: bundle name -> a short label for tables, unique in the comparison; those not named go by their name.
     """
 
     bundles: tuple[Bundle, ...]

@@ -232,7 +232,8 @@ class Bench:
     def _step(self, cell: Measured, text: str, *, vital: bool = True) -> Iterator[None]:
         """Confine a failure to this cell: a vital one ends its measurement, another becomes a warning."""
         case = cell.case
-        self._progress(self._done, self.total, f"{case.bundle.name} on {case.target.label}, batch {case.batch}: {text}")
+        name = self._plan.labels.get(case.bundle.name, case.bundle.name)
+        self._progress(self._done, self.total, f"{name} on {case.target.label}, batch {case.batch}: {text}")
         try:
             yield
         except VitDeployError as error:

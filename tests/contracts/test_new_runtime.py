@@ -128,7 +128,8 @@ def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         f"[vitdeploy.runners]\ntoy = {__name__}:ToyRunner\n\n[vitdeploy.quantizers]\ntoy = {__name__}:ToyQuantizer\n"
     )
     monkeypatch.syspath_prepend(str(folder.parent))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder.parent), str(ROOT)]))
+    inherited = filter(None, [os.environ.get("PYTHONPATH")])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder.parent), str(ROOT), *inherited]))
 
 
 def test_bench_measures_on_it_in_both_of_its_precisions(tiny_bundle: Bundle) -> None:

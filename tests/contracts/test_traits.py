@@ -75,7 +75,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
     import onnxruntime
 
     assert RuntimePrecision("ort", "int8").version() == onnxruntime.__version__
-    with pytest.raises(MissingDependencyError, match="runtime 'known' has no version"):
+    with pytest.raises(MissingDependencyError, match="runtime 'fixed-delay' has no version"):
         RuntimePrecision("fixed-delay").version()
 
 

@@ -79,7 +79,7 @@ class _Judge:
     def __init__(self, limit: float) -> None:
         self._limit = limit
 
-    def fits(self, bundle: float, target: object) -> bool:
+    def fits(self, bundle: float, target: object, label: str) -> bool:
         return bundle >= self._limit
 
 
@@ -301,17 +301,15 @@ def test_names_of_candidates() -> None:
     assert (Candidate(None).label, Candidate(0.6, OPENVINO).label) == ("dense · fp32", "auto 0.6 · int8")
 
 
-def test_labels_name_the_activations_only_where_two_would_be_alike_on_one_runtime() -> None:
-    candidates = [
-        Candidate(None),
-        *(Candidate(None, one) for one in (ORT, SYMMETRIC, OPENVINO)),
-        Candidate(0.6, ORT),
-        Candidate(0.6, SYMMETRIC),
-    ]
+def test_labels_say_no_more_than_tells_candidates_apart() -> None:
+    int8 = [Candidate(None, one) for one in (ORT, SYMMETRIC, OPENVINO)]
+    candidates = [Candidate(None), *int8, Candidate(0.6, ORT), Candidate(0.6, SYMMETRIC), Candidate(0.48, SYMMETRIC)]
     assert list(labels(candidates).items()) == [
-        ("dense-fp32", "dense · fp32"), ("dense-int8-ort", "dense · int8"),
-        ("dense-int8-openvino-symmetric", "dense · int8 · symmetric"), ("dense-int8-openvino", "dense · int8 · asymmetric"),
-        ("auto-0.6-int8-ort", "auto 0.6 · int8"), ("auto-0.6-int8-openvino-symmetric", "auto 0.6 · int8"),
+        ("dense-fp32", "dense · fp32"), ("dense-int8-ort", "dense · int8 · ort"),
+        ("dense-int8-openvino-symmetric", "dense · int8 · openvino · symmetric"),
+        ("dense-int8-openvino", "dense · int8 · openvino · asymmetric"),
+        ("auto-0.6-int8-ort", "auto 0.6 · int8 · ort"), ("auto-0.6-int8-openvino-symmetric", "auto 0.6 · int8 · openvino"),
+        ("auto-0.48-int8-openvino-symmetric", "auto 0.48 · int8"),
     ]  # fmt: skip
 
 
