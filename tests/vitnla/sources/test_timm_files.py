@@ -159,6 +159,20 @@ def test_weights_that_are_not_supported_are_refused_in_one_line(settings: dict[s
     assert "\n" not in caught.value.message
 
 
+def test_distilled_weights_and_a_plain_name_and_the_other_way_round(tmp_path: Path) -> None:
+    distilled = timm.create_model("deit_tiny_distilled_patch16_224", img_size=32, num_classes=7).eval()
+    shake(distilled)
+    save_file(distilled.state_dict(), tmp_path / "d.safetensors")
+    source = load_model(f"timm:deit_tiny_distilled_patch16_224@{tmp_path / 'd.safetensors'}")
+    assert (source.model.config.image_size, difference(source, distilled) < 1e-4) == (32, True)
+    with pytest.raises(InputError, match="found 'dist_token'") as caught:
+        load_model(f"timm:{NAME}@{tmp_path / 'd.safetensors'}")
+    assert "distilled model" in caught.value.hint
+    _, spec = saved(tmp_path)
+    with pytest.raises(InputError, match="found no 'dist_token'"):
+        load_model(spec.replace(NAME, "deit_tiny_distilled_patch16_224"), SourceOptions(image_size=48))
+
+
 def test_tensors_that_do_not_fit_are_named_and_never_more_than_five(tmp_path: Path) -> None:
     module, spec = saved(tmp_path)
     tensors = {name: tensor for name, tensor in module.state_dict().items() if ".mlp." not in name}

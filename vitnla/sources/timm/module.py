@@ -91,6 +91,11 @@ def build_from_file(
     default = build_meta(timm, name, spec)
     tensors, notes = _renamed(timm, name, spec, file, stored.tensors, options.weights_key)
     notes = (*stored.notes, *notes)
+    distilled = type(default).__name__ == DISTILLED
+    if distilled != ("dist_token" in tensors):
+        found, kind = ("no 'dist_token'", "a plain") if distilled else ("'dist_token'", "a distilled")
+        hint = f"name {kind} model, such as {'deit_small_patch16_224' if distilled else 'deit_small_distilled_patch16_224'}"
+        raise InputError(f"{file}: expected the weights of {name}, found {found}", hint)
     given: dict[str, Any] = dict(options.model_args)
     stated = arguments_of_shapes(tensors, default, str(file))
     usual = arguments_of_shapes(default.state_dict(), default, spec)
@@ -98,7 +103,7 @@ def build_from_file(
         hint = "name the timm model that was trained, or give --model-args embed_dim=WIDTH,num_heads=HEADS"
         raise InputError(f"{file}: expected the width of {name}, {usual['embed_dim']}, found {stated['embed_dim']}", hint)
     words = ""
-    if type(default).__name__ != DISTILLED:
+    if not distilled:
         pooling, words = pooling_arguments(tensors, default, dict(folder or {}) | given, str(file))
         stated |= pooling
         usual |= {"global_pool": default.global_pool, "final_norm": None, "fc_norm": None}
@@ -118,9 +123,9 @@ def build_from_file(
     with fixed_seed():
         module = _create(timm, name, spec, arguments)
     convert_timm(module, spec)
-    vision_transformer = import_library("timm.models.vision_transformer", spec)
-    fill_module(module, dict(vision_transformer.checkpoint_filter_fn(tensors, module)), file, name)
     if options.image_size not in (None, size):
+        vision_transformer = import_library("timm.models.vision_transformer", spec)
+        tensors = dict(vision_transformer.checkpoint_filter_fn(tensors, module))
         notes += (f"positions are resampled from {size} to {options.image_size} px, as asked",)
     different = [f"{what} {decided[key]} (the name's default is {usual[key]})" for key, what in _SIZES.items() if key in decided]
     if different and folder is None:
@@ -130,6 +135,7 @@ def build_from_file(
         notes += (
             f"pooling by {_POOLS.get(module.global_pool, module.global_pool)} is assumed: {words} (--model-args global_pool={option})",
         )
+    fill_module(module, tensors, file, name)
     if folder is None:
         notes += _assumed(module, name, given)
     return Built(module, notes)

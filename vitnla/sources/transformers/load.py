@@ -111,11 +111,10 @@ def load_transformers_folder(folder: Path, spec: str, options: SourceOptions) ->
     size = options.image_size or int(found["image_size"])
     read = read_sharded(weights) if weights.name.endswith(".index.json") else read_weights(weights, options.weights_key)
     source = SourceTensors(read.tensors, str(folder), f"a transformers model of type {architecture.model_type}")
-    source.without_prefix(
-        f"{options.weights_key or 'model'}."
-    )  # of a trainer's own module, which no transformers name begins with
+    # Of a trainer's own module; no name of transformers begins with "model.".
+    source.without_prefix(f"{options.weights_key or 'model'}.")
     converted = family.convert(folder / CONFIG, source, size, str(folder))
-    config = converted.config
+    config, model = converted.config, canonical(converted, str(folder))
     if size != trained:
         notes += (
             f"positions are resampled from {trained} to {size} px, {'as asked' if options.image_size else 'the size of the processor'}",
@@ -124,7 +123,6 @@ def load_transformers_folder(folder: Path, spec: str, options: SourceOptions) ->
     known = None if converted.labels == numbered_labels(config.classes) else converted.labels
     labels, unnamed = choose_labels(known, options, config.classes, str(folder))
     digest = weights_sha256(weights, options.weights_key)
-    model = canonical(converted, str(folder))
     return SourceModel(spec, digest, model, preprocessing, labels, options=options, notes=(*read.notes, *notes, *unnamed))
 
 
