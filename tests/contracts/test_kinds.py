@@ -244,14 +244,14 @@ def test_a_full_width_cut_of_an_mlp_changes_nothing_or_is_refused(kind: str) -> 
                 apply(name, model)
         return
     narrow = narrow_mlp(model, 0, statistics_of(model), damping=1e-15)
-    whole = narrow.units.at(8)
+    whole = narrow.curve.at(8)
     fc2 = model.linear(0, "fc2")
     assert whole.kept.tolist() == list(range(8))
     np.testing.assert_allclose(whole.second.weight, fc2.weight.detach().double().numpy(), rtol=0, atol=1e-10)
     np.testing.assert_allclose(whole.second.bias, fc2.bias.detach().double().numpy(), rtol=0, atol=1e-10)
     x = torch.randn(2, 5, SHAPE.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
     mlp = cast(Block, model.blocks[0]).mlp.double()
-    second = torch.from_numpy(whole.second.weight), torch.from_numpy(whole.second.bias)
+    second = whole.second.weight, whole.second.bias
     torch.testing.assert_close(torch.nn.functional.linear(mlp.hidden(x), *second), mlp(x), rtol=0, atol=1e-10)
 
 

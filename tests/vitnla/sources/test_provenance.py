@@ -132,6 +132,14 @@ def optional_parts(given: Given) -> None:
     given.refused("checkpoint", "should be")
 
 
+def position(given: Given) -> None:
+    assert [given.load(kind).model.config.position.kind for kind in SOURCES] == ["learned"] * 4
+    given.config("hf", model_type="dinov3_vit", architectures=["DINOv3ViTForImageClassification"])
+    given.refused("hf", "rotary positions")
+    given.config("checkpoint", position="rotary")
+    given.refused("checkpoint", "rotary")
+
+
 def pooling(given: Given) -> None:
     assert [given.load(kind).model.config.pooling for kind in SOURCES] == ["cls"] * 4
     assert said(given.load("file"), "pooling by the class token is assumed")
@@ -204,6 +212,7 @@ CASES: dict[tuple[str, ...], Callable[[Given], None]] = {
     ("dim", "blocks"): dim_and_blocks,
     ("classes",): classes,
     ("class_token", "registers", "embed_norm", "layer_scale"): optional_parts,
+    ("position",): position,
     ("pooling", "final_norm", "attention_pool", "head_hidden"): pooling,
     ("activation", "norm", "norm_eps"): activation_and_epsilon,
     ("ignore_remainder",): remainder,
