@@ -15,34 +15,34 @@ if TYPE_CHECKING:
     from vitnla.data.preprocessing import Preprocessing
     from vitnla.decomposition import DecomposedModel, decompose
     from vitnla.methods import METHODS
-    from vitnla.methods.auto.apply import AutoConfig
+    from vitnla.methods.auto.config import AutoConfig
     from vitnla.methods.cholesky.config import CholeskyConfig
     from vitnla.methods.none.config import NoneConfig
-    from vitnla.methods.pca.apply import PcaConfig
-    from vitnla.methods.pca_slice.apply import PcaSliceConfig
+    from vitnla.methods.pca.config import PcaConfig
+    from vitnla.methods.pca_slice.config import PcaSliceConfig
     from vitnla.methods.svd.config import SvdConfig
-    from vitnla.methods.symmetric.apply import SymmetricConfig
-    from vitnla.methods.tensor.apply import TensorConfig
+    from vitnla.methods.symmetric.config import SymmetricConfig
+    from vitnla.methods.tensor.config import TensorConfig
     from vitnla.model import VisionTransformer, ViTConfig, load_checkpoint, save_checkpoint
     from vitnla.sources.from_module import from_module
     from vitnla.sources.load import load_model
     from vitnla.sources.source_model import SourceModel
 
 _HOMES = {
-    "AutoConfig": "vitnla.methods.auto.apply",
+    "AutoConfig": "vitnla.methods.auto.config",
     "CholeskyConfig": "vitnla.methods.cholesky.config",
     "Dataset": "vitnla.data.dataset",
     "DecomposedModel": "vitnla.decomposition",
     "METHODS": "vitnla.methods",
     "NoneConfig": "vitnla.methods.none.config",
-    "PcaConfig": "vitnla.methods.pca.apply",
-    "PcaSliceConfig": "vitnla.methods.pca_slice.apply",
+    "PcaConfig": "vitnla.methods.pca.config",
+    "PcaSliceConfig": "vitnla.methods.pca_slice.config",
     "Preprocessing": "vitnla.data.preprocessing",
     "SourceModel": "vitnla.sources.source_model",
     "Split": "vitnla.data.dataset",
     "SvdConfig": "vitnla.methods.svd.config",
-    "SymmetricConfig": "vitnla.methods.symmetric.apply",
-    "TensorConfig": "vitnla.methods.tensor.apply",
+    "SymmetricConfig": "vitnla.methods.symmetric.config",
+    "TensorConfig": "vitnla.methods.tensor.config",
     "ViTConfig": "vitnla.model",
     "VisionTransformer": "vitnla.model",
     "cached_statistics": "vitnla.calibration.cache",

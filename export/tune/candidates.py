@@ -20,7 +20,7 @@ from vitnla.common.errors import InputError
 from vitnla.data.dataset import Dataset
 from vitnla.decomposition import DecomposedModel, decompose
 from vitnla.methods import METHODS
-from vitnla.methods.auto.apply import AutoConfig
+from vitnla.methods.auto.config import AutoConfig
 from vitnla.methods.none.config import NONE, NoneConfig
 from vitnla.methods.registry import Decomposition, make_config
 from vitnla.model.config import ViTConfig

@@ -23,7 +23,8 @@ from vitnla.calibration.collect import collect
 from vitnla.common.errors import InputError
 from vitnla.data.dataset import Dataset
 from vitnla.data.preprocessing import Preprocessing
-from vitnla.methods.auto.apply import AutoConfig, apply
+from vitnla.methods.auto.apply import apply
+from vitnla.methods.auto.config import AutoConfig
 from vitnla.model import ViTConfig
 from vitnla.model.checkpoint import save_checkpoint
 from vitnla.model.config import BlockConfig, Ranks

@@ -17,7 +17,8 @@ from vitnla.calibration.statistics import Statistics
 from vitnla.common.errors import InputError
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.methods import METHODS
-from vitnla.methods.auto.apply import AutoConfig, apply
+from vitnla.methods.auto.apply import apply
+from vitnla.methods.auto.config import AutoConfig
 from vitnla.methods.parts.block_curves import WIDTHS, BlockCurves
 from vitnla.methods.parts.candidates import Candidate, both, frontier, middle
 from vitnla.methods.parts.narrowed import narrowed_model

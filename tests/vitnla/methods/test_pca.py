@@ -15,7 +15,7 @@ from vitnla.linalg.moments import Affine
 from vitnla.methods import METHODS
 from vitnla.methods.parts.model_edit import Dense
 from vitnla.methods.parts.narrow_attention import narrow_attention
-from vitnla.methods.pca.apply import PcaConfig
+from vitnla.methods.pca.config import PcaConfig
 from vitnla.methods.registry import Decomposition
 from vitnla.methods.svd.apply import SvdConfig
 from vitnla.model import VisionTransformer, ViTConfig

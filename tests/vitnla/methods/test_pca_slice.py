@@ -25,7 +25,8 @@ from vitnla.common.errors import InputError
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.methods import METHODS
 from vitnla.methods.parts.residual_stream import fold_norms, normed_moments, write
-from vitnla.methods.pca_slice.apply import PcaSliceConfig, lift, principal_axes, slice_stream
+from vitnla.methods.pca_slice.apply import lift, principal_axes, slice_stream
+from vitnla.methods.pca_slice.config import PcaSliceConfig
 from vitnla.methods.registry import Decomposition
 from vitnla.methods.svd.apply import SvdConfig
 from vitnla.model import VisionTransformer, ViTConfig, load_checkpoint, save_checkpoint

@@ -14,7 +14,8 @@ from vitnla.calibration.statistics import Statistics
 from vitnla.common.errors import InputError
 from vitnla.data.preprocessing import Preprocessing
 from vitnla.methods import METHODS
-from vitnla.methods.symmetric.apply import SymmetricConfig, apply
+from vitnla.methods.symmetric.apply import apply
+from vitnla.methods.symmetric.config import SymmetricConfig
 from vitnla.model import VisionTransformer
 from vitnla.model.cost import encoder_macs, encoder_parameters
 

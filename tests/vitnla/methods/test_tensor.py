@@ -27,10 +27,10 @@ from vitnla.linalg.moments import Affine, LowRankAffine
 from vitnla.linalg.torch.tucker import head_factor
 from vitnla.methods import METHODS
 from vitnla.methods.parts.model_edit import BlockChange, Dense, LowRank
-from vitnla.methods.pca.apply import PcaConfig
+from vitnla.methods.pca.config import PcaConfig
 from vitnla.methods.registry import Decomposition
 from vitnla.methods.svd.apply import SvdConfig
-from vitnla.methods.tensor.apply import TensorConfig
+from vitnla.methods.tensor.config import TensorConfig
 from vitnla.methods.tensor.stacked_heads import AttentionTensor
 from vitnla.model import LowRankLinear, Ranks, VisionTransformer, ViTConfig
 from vitnla.model.cost import encoder_macs

@@ -10,7 +10,6 @@ import math
 import sys
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from vitnla.calibration.statistics import Statistics
@@ -18,6 +17,7 @@ from vitnla.common.errors import InputError
 from vitnla.common.schema import Record
 from vitnla.linalg.low_rank import truncated_svd
 from vitnla.linalg.symmetric import nearest_psd_factor
+from vitnla.methods.online.config import CholeskyOnlineConfig, CholeskySymmetricConfig, SvdFullConfig, TruncationConfig
 from vitnla.methods.parts.heads import standard_heads
 from vitnla.methods.parts.model_edit import BlockChange, LowRank, dense_linear, with_blocks, with_low_rank
 from vitnla.methods.parts.report_rows import layer_row
@@ -25,27 +25,6 @@ from vitnla.methods.registry import METHODS, Decomposition, Method
 from vitnla.model.config import Online, StoredFactor, Truncation
 from vitnla.model.layers.deck import pack_triangles
 from vitnla.model.vit import VisionTransformer
-
-
-class CholeskyOnlineConfig(Record):
-    """How much of the mean diagonal is added to x x^T before it is factored."""
-
-    epsilon: float = Field(default=1e-3, gt=0)
-
-
-class TruncationConfig(Record):
-    """How far the activation is truncated."""
-
-    rank: int | None = Field(default=None, ge=1)
-    """`None` is half of the full rank, rounded up."""
-
-
-class SvdFullConfig(Record):
-    """Nothing to choose: every singular value is kept."""
-
-
-class CholeskySymmetricConfig(Record):
-    """Nothing to choose: the head's width stays."""
 
 
 def apply_cholesky(model: VisionTransformer, statistics: Statistics | None, config: CholeskyOnlineConfig) -> Decomposition:

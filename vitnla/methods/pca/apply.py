@@ -11,53 +11,18 @@ joint outputs is also the way of Lin et al. 2024 (MoDeGPT), who choose columns f
 
 from __future__ import annotations
 
-from typing import Any, Self
-
-from pydantic import Field, model_validator
-
 from vitnla.allocation import WidthOptions
 from vitnla.calibration.statistics import Statistics
 from vitnla.common.errors import InputError
-from vitnla.common.schema import Record
-from vitnla.methods.budget_settings import Allocation, check_share, widths_within, with_default_target
+from vitnla.methods.budget_settings import widths_within
 from vitnla.methods.parts.narrow_attention import NarrowAttention, narrow_attention
 from vitnla.methods.parts.narrowed import narrowed_model
 from vitnla.methods.parts.requirements import require_statistics
+from vitnla.methods.pca.config import PcaConfig
 from vitnla.methods.registry import METHODS, Decomposition, Method
 from vitnla.model.config import ViTConfig
 from vitnla.model.cost import encoder_macs
 from vitnla.model.vit import VisionTransformer
-
-DEFAULT_TARGET_MACS = 0.85
-
-
-class PcaConfig(Record):
-    """How wide the heads become: `qk_dim` and `v_dim` in every block, or what `target_macs` allows (0.85 where none is given).
-
-    `target_macs` is the share of the MACs of all encoder linears, of which attention is usually one third.
-    """
-
-    qk_dim: int | None = Field(default=None, ge=1)
-    """Width of queries and keys per head; null keeps it where `v_dim` is given."""
-    v_dim: int | None = Field(default=None, ge=1)
-    """Width of values per head; null keeps it where `qk_dim` is given."""
-    target_macs: float | None = None
-    allocation: Allocation = "knapsack"
-    """How `target_macs` becomes widths: alike in all blocks, or where they lose least."""
-    width_multiple: int = Field(default=8, ge=1)
-    """Widths chosen by `target_macs` are multiples of this, which GEMM kernels run best at."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_target(cls, values: Any) -> Any:
-        return with_default_target(values, ("qk_dim", "v_dim"), DEFAULT_TARGET_MACS)
-
-    @model_validator(mode="after")
-    def _usable(self) -> Self:
-        if self.target_macs is not None and (self.qk_dim is not None or self.v_dim is not None):
-            raise InputError("expected target_macs or widths of heads, got both", "leave out target_macs, or qk_dim and v_dim")
-        check_share("target_macs", self.target_macs)
-        return self
 
 
 def apply(model: VisionTransformer, statistics: Statistics | None, config: PcaConfig) -> Decomposition:

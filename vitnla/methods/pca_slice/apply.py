@@ -21,55 +21,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vitnla.allocation import budget
 from vitnla.calibration.statistics import LinearStatistics, Statistics
 from vitnla.common.errors import InputError
-from vitnla.common.schema import Record
 from vitnla.linalg.low_rank import output_error
 from vitnla.linalg.regression import interpolation
-from vitnla.methods.budget_settings import check_share, with_default_target
 from vitnla.methods.parts.model_edit import dense_linear
 from vitnla.methods.parts.report_rows import layer_row, relative_error
 from vitnla.methods.parts.requirements import require_permission, require_statistics
 from vitnla.methods.parts.residual_stream import fold_norms, normed_moments, read, readers, write
+from vitnla.methods.pca_slice.config import DAMPING, PcaSliceConfig
 from vitnla.methods.registry import METHODS, Decomposition, Method
 from vitnla.model.checkpoint import build
 from vitnla.model.config import ViTConfig
 from vitnla.model.vit import VisionTransformer
-
-DEFAULT_TARGET_MACS = 0.75
-DAMPING = 1e-4
-"""Ridge of the readers' regression, relative to the mean variance of the axes that are kept."""
-
-
-class PcaSliceConfig(Record):
-    """How wide the residual stream becomes: `dim`, or what `target_macs` allows (0.75 where neither is given).
-
-    All of the encoder's linears shrink in proportion to the stream, so their MACs do too.
-    """
-
-    dim: int | None = Field(default=None, ge=1)
-    target_macs: float | None = None
-    width_multiple: int = Field(default=8, ge=1)
-    """A width chosen by `target_macs` is a multiple of this, which GEMM kernels run best at."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_target(cls, values: Any) -> Any:
-        return with_default_target(values, ("dim",), DEFAULT_TARGET_MACS)
-
-    @model_validator(mode="after")
-    def _usable(self) -> Self:
-        if self.dim is not None and self.target_macs is not None:
-            raise InputError("expected one of dim and target_macs, got both", "leave out one")
-        check_share("target_macs", self.target_macs)
-        return self
 
 
 def apply(model: VisionTransformer, statistics: Statistics | None, config: PcaSliceConfig) -> Decomposition:

@@ -8,30 +8,20 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from vitnla.calibration.statistics import Statistics
 from vitnla.common.errors import InputError
-from vitnla.common.schema import Record
 from vitnla.linalg.low_rank import output_error
 from vitnla.linalg.symmetric import SignedForm, signed_form
 from vitnla.methods.parts.heads import Heads, standard_heads
 from vitnla.methods.parts.model_edit import BlockChange, Dense, with_blocks
 from vitnla.methods.parts.report_rows import layer_row
 from vitnla.methods.registry import METHODS, Decomposition, Method
+from vitnla.methods.symmetric.config import SymmetricConfig
 from vitnla.model.vit import VisionTransformer
-
-
-class SymmetricConfig(Record):
-    """Which eigenvalues may be kept, and by what an error is measured."""
-
-    signs: Literal["signed", "psd"] = "signed"
-    """`signed` keeps the largest by magnitude; `psd` the largest positive ones, and starts from s = 1."""
-    weighting: Literal["none", "centered"] = "centered"
-    """`centered`: errors of scores on the calibration tokens about their mean. `none`: of the weights alone."""
 
 
 def apply(model: VisionTransformer, statistics: Statistics | None, config: SymmetricConfig) -> Decomposition:

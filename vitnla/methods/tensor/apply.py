@@ -10,54 +10,21 @@ HOSVD of Vannieuwenhoven, Vandebril & Meerbergen 2012).
 
 from __future__ import annotations
 
-from typing import Any, Self
-
-from pydantic import Field, model_validator
-
 from vitnla.allocation import budget, least_loss
 from vitnla.calibration.statistics import Statistics
 from vitnla.common.errors import InputError
-from vitnla.common.schema import Record
-from vitnla.methods.budget_settings import check_share, with_default_target
 from vitnla.methods.parts.candidates import frontier
 from vitnla.methods.parts.model_edit import dense_linear
 from vitnla.methods.parts.narrowed import narrowed_model
 from vitnla.methods.parts.requirements import require_statistics
 from vitnla.methods.registry import METHODS, Decomposition, Method
+from vitnla.methods.tensor.config import TensorConfig
 from vitnla.methods.tensor.stacked_heads import AttentionTensor
 from vitnla.model.config import BlockConfig, LinearName, ViTConfig
 from vitnla.model.cost import encoder_macs, layer_macs, linear_macs
 from vitnla.model.vit import VisionTransformer
 
-DEFAULT_TARGET_MACS = 0.85
 MLP: tuple[LinearName, ...] = ("fc1", "fc2")
-
-
-class TensorConfig(Record):
-    """How far to cut the two modes: `head_dim` and `rank` in every block, or what `target_macs` allows (0.85 where none is given).
-
-    `target_macs` is the share of the MACs of all encoder linears, of which attention is usually one third.
-    """
-
-    head_dim: int | None = Field(default=None, ge=1)
-    """Width of queries, keys and values per head; null keeps it where `rank` is given."""
-    rank: int | None = Field(default=None, ge=1)
-    """Rank of qkv; null, or where it would not save MACs: dense."""
-    target_macs: float | None = None
-    width_multiple: int = Field(default=8, ge=1)
-    """Widths and ranks chosen by `target_macs` are multiples of this, which GEMM kernels run best at."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_target(cls, values: Any) -> Any:
-        return with_default_target(values, ("head_dim", "rank"), DEFAULT_TARGET_MACS)
-
-    @model_validator(mode="after")
-    def _usable(self) -> Self:
-        if self.target_macs is not None and (self.head_dim is not None or self.rank is not None):
-            raise InputError("expected target_macs or sizes, got both", "leave out target_macs, or head_dim and rank")
-        check_share("target_macs", self.target_macs)
-        return self
 
 
 def apply(model: VisionTransformer, statistics: Statistics | None, config: TensorConfig) -> Decomposition:

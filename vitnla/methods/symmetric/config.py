@@ -1,0 +1,16 @@
+"""Settings of `symmetric`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from vitnla.common.schema import Record
+
+
+class SymmetricConfig(Record):
+    """Which eigenvalues may be kept, and by what an error is measured."""
+
+    signs: Literal["signed", "psd"] = "signed"
+    """`signed` keeps the largest by magnitude; `psd` the largest positive ones, and starts from s = 1."""
+    weighting: Literal["none", "centered"] = "centered"
+    """`centered`: errors of scores on the calibration tokens about their mean. `none`: of the weights alone."""
