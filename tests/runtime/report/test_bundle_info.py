@@ -34,7 +34,7 @@ def test_the_tables_say_all_that_matters(tiny_low_rank_bundle: Bundle) -> None:
     manifest = tiny_low_rank_bundle.manifest
     text = printed(tiny_low_rank_bundle)
     for words in (
-        "svd (rank=4)", "fp32", f"{manifest.macs.model:,} of {manifest.macs.dense:,}", "images: float32 [batch, 1, 8, 8]",
+        "svd (", "rank=4", "fp32", f"{manifest.macs.model:,} of {manifest.macs.dense:,}", "images: float32 [batch, 1, 8, 8]",
         "logits: float32 [batch, 10]", "mean 0.3", "a, b, c, d, e and 5 more", "met: ", f"torch {manifest.tools['torch']}",
         "opset 20", "5 low-rank pairs",
     ):  # fmt: skip
