@@ -39,7 +39,7 @@ class Embedding:
     output: OutputKind = "logits"
 
     def pixel_map(self, preprocessing: Preprocessing) -> PixelMap:
-        """Return the linear map from pixels to the model's input.
+        """Return the constant arrays by which the graph preprocesses pixels.
 
         Raises:
             InputError: the graph would have to crop.
