@@ -1,4 +1,4 @@
-"""What every command prints: JSON on stdout when asked, everything else on stderr."""
+"""Output of all commands: JSON on stdout on request, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def say(text: str) -> None:
 
 
 def complain(error: VitDeployError) -> None:
-    """What an error looks like: one line, and a hint."""
+    """Print an error: one line, and a hint."""
     say(f"error: {error.message}")
     if error.hint:
         say(f"hint:  {error.hint}")
 
 
 def emit(record: dict[str, Any]) -> None:
-    """The one JSON object of a command."""
+    """Print the JSON object of a command."""
     print(json.dumps(record, indent=2))
 
 
