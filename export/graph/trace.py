@@ -20,7 +20,7 @@ for RTX refuses in FP32; below, it is MatMul, Softmax and MatMul, which every ru
 
 
 def check_opset(opset: int) -> None:
-    """Refuse an opset that the exporter cannot write.
+    """Check that the exporter can write an opset.
 
     Raises:
         InputError: names the range.
