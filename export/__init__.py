@@ -1,6 +1,6 @@
-"""From a decomposed model to a verified bundle, and what is built on it: tune, compare, serve, the command line.
+"""Export of decomposed models to verified bundles, and the tools on top: tune, compare, serve, the command line.
 
-docs/api.md describes what can be imported from here.
+docs/api.md describes the public names.
 """
 
 from __future__ import annotations

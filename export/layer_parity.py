@@ -1,6 +1,6 @@
-"""`vitdeploy parity --layers`: the graph on a runtime, with one value marked as an output at a time, against torch.
+"""`vitdeploy parity --layers`: values of the graph on a runtime, marked as an output one at a time, against torch.
 
-All marked at once would keep a runtime from fusing what it fuses otherwise, and so hide what is looked for.
+Marking all at once would disable fusions of the runtime, and so hide the errors that are searched for.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def check_layer_parity(
         target: a runtime that runs the graph itself, such as ONNX Runtime or OpenVINO.
         threads: CPU threads.
         tolerance: largest relative error of a part; by default that of the precision (`TOLERANCES`).
-        on_probe: told which part is being read.
+        on_probe: called with the name of each part before it runs.
 
     Raises:
         InputError: the runtime runs no graph, the residual stream is not found, or there is no fp32 reference for the bundle.
@@ -82,7 +82,7 @@ def check_layer_parity(
 
 
 def _run(bundle: Bundle, target: Target, graph: onnx.ModelProto, images: Images, threads: int) -> Values:
-    """The first output of a graph in the bundle's place, float32; a fixed batch is run part by part."""
+    """Return the first output, float32, of a graph run in place of the bundle's; a fixed batch is run part by part."""
     batch = bundle.fixed_batch or len(images)
     with tempfile.TemporaryDirectory(prefix="vitdeploy-layers-") as folder:
         save_model(graph, Path(folder) / MODEL)
@@ -94,7 +94,7 @@ def _run(bundle: Bundle, target: Target, graph: onnx.ModelProto, images: Images,
 
 
 def _references(bundle: Bundle, graph: onnx.ModelProto) -> tuple[str, tuple[Tap, ...], list[Values]]:
-    """Who gives the reference, where the graph is read, and what should be there."""
+    """Return the name of the reference, the taps of the graph, and the reference values at them."""
     if bundle.manifest.model is not None:
         model = reference_model(bundle)
         (vit,) = (module for module in model.modules() if isinstance(module, VisionTransformer))
@@ -115,7 +115,7 @@ def _references(bundle: Bundle, graph: onnx.ModelProto) -> tuple[str, tuple[Tap,
 
 
 def _torch_values(model: torch.nn.Module, vit: VisionTransformer, images: Images) -> list[Values]:
-    """The residual stream before the first block and after both parts of each, then the model's answer."""
+    """Return torch's residual stream before the first block and after both parts of each block, then the model's output."""
     stream: list[Values] = []
 
     def before(_: Any, arguments: tuple[torch.Tensor, ...]) -> None:
@@ -137,7 +137,7 @@ def _torch_values(model: torch.nn.Module, vit: VisionTransformer, images: Images
 
 
 def _plain(bundle: Bundle, graph: onnx.ModelProto) -> Values:
-    """The first output of a graph in ONNX Runtime without its optimisations, as the bundle's own reference was made."""
+    """Return the first output of a graph in ONNX Runtime without optimisations, as the bundle's reference was computed."""
     options = new_session_options()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     images, _ = bundle.reference()

@@ -1,4 +1,4 @@
-"""The pipeline of `vitdeploy export`: from the request as it was typed to the written bundle."""
+"""Pipeline of `vitdeploy export`, from the command's request to the written bundle."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from vitnla.sources.source_model import SourceModel
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to export: SPECs of model and data, a method with its settings, and how to write the bundle."""
+    """A request for an export: SPECs of model and data, a method with its settings, options of the bundle."""
 
     model: str
     data: str
@@ -44,23 +44,23 @@ class ExportRequest:
     options: ExportOptions
     command: str
     calibration_images: int | None = None
-    """How many images of the calibration split; `None` is all."""
+    """Number of images of the calibration split; `None` is all."""
     latency_batch: int = 1
-    """Images at a time, where a method needs to know what operators cost."""
+    """Batch size of the operator timing, for methods that need one."""
     latency_threads: int | None = None
-    """Threads of that measurement; `None` is all cores."""
+    """CPU threads of the operator timing; `None` is all cores."""
     latency_target: RuntimePrecision = ORT_FP32
-    """Where it is taken."""
+    """Runtime and precision of the operator timing."""
     source_options: SourceOptions = NO_OPTIONS
-    """What `load_model` is told beside the SPEC."""
+    """Options of `load_model` besides the SPEC."""
     class_map: Path | None = None
     """Renames classes of the data, see `vitnla.data.class_mapping.read_class_map`."""
 
 
 def export_model(request: ExportRequest, on_step: OnStep, on_note: OnStep = lambda note: None) -> Bundle:
-    """Load, calibrate, decompose, and write a bundle. By method `none`, a model that was decomposed before stays as it is.
+    """Load, calibrate, decompose, and write a bundle. With method `none`, an already decomposed model is not changed.
 
-    `on_step` is told what is being done, `on_note` what was chosen or assumed about the source.
+    `on_step` is called with a line of text before each step, `on_note` with what was chosen or assumed about the source.
 
     Raises:
         VitDeployError: something given is not usable, parity was not met, or a package is missing; nothing is left behind.
@@ -84,7 +84,7 @@ def export_model(request: ExportRequest, on_step: OnStep, on_note: OnStep = lamb
 
 
 def _export_as_it_is(request: ExportRequest, stored: SourceModel, origin: Origin, lowering: Lowering, on_step: OnStep) -> Bundle:
-    """Export a model that was decomposed, and perhaps distilled, before: its costs and predictions stay relative to the dense one."""
+    """Export an already decomposed, possibly distilled model; costs and predictions stay relative to the dense one."""
     method = METHODS[origin.method]
     config = make_config(method, origin.method_config)
     dense = load_dense(origin)

@@ -1,4 +1,4 @@
-"""The runners that need torch: they read the bundle's checkpoint, so they live beside the exporter and not in `runtime`.
+"""Runners on torch. They read the bundle's checkpoint, so they are part of `export` and not of `runtime`.
 
 Torch is imported by `imports` and `load`, not with the module, so that listing the runtimes does not wait for it.
 """
@@ -28,7 +28,7 @@ _TRAITS = Traits(packages=("torch",))
 
 
 def reference_model(bundle: Bundle) -> nn.Module:
-    """The bundle's checkpoint, taking and giving what its graph does."""
+    """Return the model of the bundle's checkpoint, with the input and output of the bundle's graph."""
     from export.graph.preprocessing import Embedding
     from export.graph.preprocessing_twin import EmbeddedViT
     from vitnla.data.preprocessing import Preprocessing
@@ -43,13 +43,13 @@ def reference_model(bundle: Bundle) -> nn.Module:
 
 
 class TorchRunner:
-    """Eager PyTorch in float32, on CUDA where there is a GPU."""
+    """Runner of eager PyTorch in float32, on CUDA if there is a GPU."""
 
     name = "torch"
     traits = _TRAITS
 
     def availability(self) -> Availability:
-        """Whether torch is installed."""
+        """Return whether torch is installed."""
         if importlib.util.find_spec("torch") is None:
             return Availability(False, "the package torch is not installed", "pip install vitdeploy, which brings it")
         return Availability(True)
@@ -68,12 +68,12 @@ class TorchRunner:
 
 
 class TorchCompileRunner(TorchRunner):
-    """PyTorch through `torch.compile`, in float32. Compiling is part of loading."""
+    """Runner of `torch.compile` in float32; compilation is part of loading."""
 
     name = "torch-compile"
 
     def availability(self) -> Availability:
-        """Whether there is what torch's code generator needs: a C++ compiler and Python's headers, or Triton on a GPU."""
+        """Return whether torch's code generator can run: with a C++ compiler and Python's headers, or Triton on a GPU."""
         if not (found := super().availability()).ok:
             return found
         import torch
@@ -119,7 +119,7 @@ class TorchSession(Session):
             self._compile(options.batch)
 
     def _compile(self, batch: int) -> None:
-        """`torch.compile` compiles on first use: use it once, so that no measurement has to."""
+        """Run once, since `torch.compile` compiles on first use, so that no measurement includes the compilation."""
         import torch
 
         try:
@@ -137,7 +137,7 @@ class TorchSession(Session):
         return logits
 
     def facts(self) -> dict[str, Any]:
-        """Version, device and threads."""
+        """Return version, device and threads."""
         import torch
 
         return {

@@ -1,4 +1,4 @@
-"""An evaluation from request to summary: what is done is kept, what is missing is done, and the parts are counted at the end."""
+"""Evaluation from request to summary: finished parts are reused, missing ones computed, and all summed up at the end."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from vitnla.data.class_mapping import ClassMismatch, match_classes
 from vitnla.data.image_files import ImageFiles
 
 Engine = Literal["local", "ray"]
-"""Who does the shards."""
+"""Engine that runs the shards."""
 
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """What `vitdeploy evaluate` is asked to do. See `Plan` for what is stored of it."""
+    """Request of `vitdeploy evaluate`; `Plan` is its stored part."""
 
     bundle: Bundle
     target: Target
@@ -53,7 +53,7 @@ class EvaluationRequest:
 
 
 class Summary(Record):
-    """What an evaluation came to; all parts are counted, whichever run made them. Rates are of this run alone."""
+    """Summary of an evaluation over all parts, of this run or earlier ones; rates are of this run only."""
 
     bundle: str
     data: str
@@ -69,26 +69,26 @@ class Summary(Record):
     top1_low: float | None
     top1_high: float | None
     scored_classes: int
-    """Among so many classes each answer is chosen for `top1`: all of the bundle's, or those that the data have."""
+    """Number of classes among which `top1` predicts: all of the bundle's, or those that the data have."""
     resumed: int
-    """Images that an earlier run had done."""
+    """Images done by earlier runs."""
     seconds: float
-    """Of this run, start of the workers included."""
+    """Wall time of this run, including the start of the workers."""
     startup_s: float
-    """Until the first worker began its first shard."""
+    """Seconds until the first worker began its first shard."""
     images_per_s: float | None
     """Images of this run / (seconds - startup_s); null where there was nothing left to do."""
     peak_rss_mb: float
-    """Largest of a worker, MiB."""
+    """Largest peak RSS of a worker, MiB."""
 
 
 def evaluate(request: EvaluationRequest, on_progress: Callable[[float, float, str], None]) -> Summary:
-    """Run every image that has no row yet, and sum up all.
+    """Run every image that has no row yet, and return the summary of all images.
 
     Raises:
-        InputError: something that was given is not usable, or the folder holds something else.
+        InputError: an input is not usable, or the folder holds something else.
         MissingDependencyError: Ray, pyarrow or the runtime is missing.
-        WorkerError: a shard could not be done.
+        WorkerError: a shard failed for good.
     """
     require_pyarrow()
     if request.engine == "ray":
@@ -114,7 +114,7 @@ def evaluate(request: EvaluationRequest, on_progress: Callable[[float, float, st
 
 
 def _settled(request: EvaluationRequest) -> Plan:
-    """The plan, stored; a folder that has begun it is kept."""
+    """Return the plan, stored in the folder; a folder with the same plan is resumed."""
     if request.bundle.fixed_batch not in (None, request.batch):
         fixed = request.bundle.fixed_batch
         raise InputError(f"this graph runs at batch {fixed} only, got batch {request.batch}", f"use -b {fixed}")
@@ -139,10 +139,10 @@ def _settled(request: EvaluationRequest) -> Plan:
 
 
 def _columns(request: EvaluationRequest, names: tuple[str, ...]) -> tuple[int, ...] | None:
-    """See `Plan.columns`; `UNKNOWN` throughout for a bundle that gives features instead of classes.
+    """Return `Plan.columns`; all `UNKNOWN` for a bundle that outputs features instead of classes.
 
     Raises:
-        ClassMismatch: the bundle's classes are others.
+        ClassMismatch: the bundle's classes are not those of the data.
     """
     if not names:
         return None
@@ -159,7 +159,7 @@ def _columns(request: EvaluationRequest, names: tuple[str, ...]) -> tuple[int, .
 
 
 def _absolute(spec: str) -> str:
-    """The SPEC as a worker with another current folder reads it."""
+    """Return the SPEC with an absolute path, for workers with another current folder."""
     name, colon, place = spec.partition(":")
     return f"{name}:{Path(place).absolute()}" if colon else spec
 
@@ -179,7 +179,7 @@ def _reports(request: EvaluationRequest, folder: Path, missing: list[int]) -> It
 def _summed(
     request: EvaluationRequest, plan: Plan, folder: Path, resumed: int, run: tuple[float, float, float | None, float]
 ) -> Summary:
-    """Count the parts, by their footers, and list the unreadable images; rows are read of parts that have such images."""
+    """Sum up the parts by their footers, and list unreadable images; only parts with such images have their rows read."""
     unreadable = labelled = correct = 0
     lines: list[str] = []
     for number in range(plan.shards):

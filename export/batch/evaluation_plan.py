@@ -1,4 +1,4 @@
-"""What an evaluation is: stored in its folder before any work, so that every worker and every later run does the same."""
+"""Plan of an evaluation, stored in its folder before any work, so that all workers and later runs share it."""
 
 from __future__ import annotations
 
@@ -16,64 +16,64 @@ PLAN, LISTING, PARTS, SUMMARY, UNREADABLE = "plan.json", "listing.parquet", "par
 
 
 class Plan(Record):
-    """One evaluation, whoever does it. Image `index` is the split's image `index % images`."""
+    """Plan of one evaluation, independent of the engine. Image `index` is the split's image `index % images`."""
 
     schema_version: Literal[1] = 1
     bundle: str
-    """Path of the bundle, as every worker finds it."""
+    """Path of the bundle, valid for every worker."""
     manifest_sha256: str
     data: str
     split: str
     data_sha256: str
-    """Of names and labels, or of pixels and labels where the images are no files."""
+    """Hash of file names and labels, or of pixels and labels if the images are not files."""
     files: bool
-    """Whether the images are files, whose paths `listing.parquet` holds: one row group a shard."""
+    """Whether the images are files; `listing.parquet` then holds their paths, one row group per shard."""
     size: int | None
-    """Side to decode files to, where the SPEC says one."""
+    """Side to decode files to, if the SPEC has one."""
     images: int
     repeat: int
     shard: int
-    """Images of a shard: what one task does and one part file holds."""
+    """Number of images per shard, that is per task and per part file."""
     batch: int
     runtime: str
     provider: str
     precision: EnginePrecision | None
     columns: tuple[int, ...] | None = None
-    """The bundle's class of each class of the data, among which answers are scored; null where they are the same."""
+    """The bundle's class of each class of the data, among which predictions are scored; null if they are the same."""
 
     @property
     def total(self) -> int:
-        """Images to run, repetitions counted."""
+        """Number of images to run, including repetitions."""
         return self.images * self.repeat
 
     @property
     def shards(self) -> int:
-        """How many tasks there are."""
+        """Number of shards."""
         return -(-self.total // self.shard)
 
     def span(self, number: int) -> range:
-        """The indices of shard `number`."""
+        """Return the image indices of shard `number`."""
         return range(number * self.shard, min(self.total, (number + 1) * self.shard))
 
 
 def manifest_hash(bundle: Path) -> str:
-    """Hash of a bundle's manifest, which holds the hashes of its other files."""
+    """Return the hash of a bundle's manifest, which contains the hashes of its other files."""
     return sha256_file(bundle / MANIFEST)
 
 
 def part_path(folder: Path, number: int) -> Path:
-    """Where the part of a shard lies."""
+    """Return the path of a shard's part."""
     return folder / PARTS / f"part-{number:06d}.parquet"
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a worker killed in the middle of a write left beside the parts. Only to be called when no worker writes."""
+    """Remove temporary files of workers that were killed during a write. To be called only when no worker writes."""
     for left in (folder / PARTS).glob(".part-*"):
         left.unlink(missing_ok=True)
 
 
 def listing_hash(names: tuple[str, ...], labels: bytes) -> str:
-    """Hash of file names and labels; contents are not read, since there may be a billion."""
+    """Return the hash of file names and labels; contents are not read, since there may be a billion files."""
     digest = hashlib.sha256(labels)
     for name in names:
         digest.update(name.encode() + b"\0")
@@ -81,7 +81,7 @@ def listing_hash(names: tuple[str, ...], labels: bytes) -> str:
 
 
 def settle(folder: Path, plan: Plan, *, replace: bool) -> bool:
-    """Whether `folder` holds the beginning of this very evaluation, so that it is resumed. What is in the way is refused.
+    """Return whether `folder` holds the same evaluation, to be resumed.
 
     Raises:
         InputError: the folder holds another evaluation, or something else, and `replace` is false.
@@ -102,15 +102,15 @@ def settle(folder: Path, plan: Plan, *, replace: bool) -> bool:
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
-    """Store it."""
+    """Store the plan in the folder."""
     write_atomically(folder / PLAN, plan.to_json())
 
 
 def open_planned(plan: Plan) -> Path:
-    """The bundle's folder, unchanged since the evaluation began.
+    """Return the bundle's folder, checked to be unchanged since the evaluation began.
 
     Raises:
-        InputError: it is missing, damaged or another one.
+        InputError: the bundle is missing, damaged or another one.
     """
     folder = open_bundle(Path(plan.bundle)).folder
     if manifest_hash(folder) != plan.manifest_sha256:

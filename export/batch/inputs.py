@@ -1,4 +1,4 @@
-"""The images of an evaluation: which they are, and how a worker gets those of its shard."""
+"""Images of an evaluation, and a worker's access to those of its shard."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from vitnla.data.image_files import ImageFiles, Images, find_images, image_suffi
 from vitnla.data.load import load_data
 
 UNKNOWN = -1
-"""The label of an image that has none."""
+"""Label of an image without a known class."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Images of one task. Paths are empty where the images are no files; a label that is not known is `UNKNOWN`."""
+    """Images of one task. Paths are empty if the images are not files; unknown labels are `UNKNOWN`."""
 
     images: Images
     labels: NDArray[np.int64]
@@ -29,7 +29,7 @@ class Shard:
 
 
 def load_images(spec: str, split: str, class_map: Path | None = None) -> tuple[Split, tuple[str, ...]]:
-    """The images to run with their labels, and the names of those.
+    """Load the images to run with their labels, and the class names.
 
     Args:
         spec: data SPEC; `folder:DIR` may also be a folder of images without class folders, whose labels are `UNKNOWN`; it has
@@ -47,11 +47,11 @@ def load_images(spec: str, split: str, class_map: Path | None = None) -> tuple[S
 
 
 def numbered(split: Split, columns: tuple[int, ...] | None) -> Split:
-    """The split with labels as the bundle counts its classes.
+    """Return the split with labels in the bundle's class numbering.
 
     Args:
-        split: with labels as the data count theirs.
-        columns: the bundle's class of each class of the data; `None` where they are the same.
+        split: with labels in the data's class numbering.
+        columns: the bundle's class of each class of the data; `None` if they are the same.
     """
     if columns is None:
         return split
@@ -73,7 +73,7 @@ def _flat(spec: str) -> Split | None:
 
 
 def _all(data: Dataset) -> Split:
-    """Every image once: where there is a training split, it holds the calibration images."""
+    """Return every image once; a training split already contains the calibration images."""
     names = [name for name in data.splits if not (name == "calibration" and "train" in data.splits)]
     parts = [data.splits[name] for name in names]
     labels = np.concatenate([part.labels for part in parts])
@@ -85,14 +85,14 @@ def _all(data: Dataset) -> Split:
 
 
 def data_hash(split: Split) -> str:
-    """What tells whether the images are those of an earlier run."""
+    """Return a hash that identifies the images across runs."""
     if isinstance(split.images, ImageFiles):
         return listing_hash(split.images.names, split.labels.tobytes())
     return split.fingerprint()
 
 
 def write_listing(folder: Path, plan: Plan, split: Split) -> None:
-    """Store paths and labels of files, one row group a shard, so that a worker reads its own and no worker lists folders."""
+    """Store paths and labels of files, one row group per shard, so that a worker reads only its own and lists no folders."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -111,7 +111,7 @@ def write_listing(folder: Path, plan: Plan, split: Split) -> None:
 
 
 class Inputs:
-    """A worker's view: it reads the listing row group by row group, or holds the data set where that is one array."""
+    """A worker's access to the images: row groups of the listing, or the data set itself if it is one array."""
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         self._folder, self._plan = folder, plan
@@ -120,7 +120,7 @@ class Inputs:
             raise InputError(f"data {plan.data} are other ones than when this evaluation began", "begin anew with --force")
 
     def shard(self, number: int) -> Shard:
-        """The images of a shard; files are decoded when they are asked for."""
+        """Return the images of a shard; files are decoded on access."""
         if self._split is not None:
             index = np.array(self._plan.span(number), np.int64) % self._plan.images
             part = self._split.take(index)

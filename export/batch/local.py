@@ -1,4 +1,4 @@
-"""Shards done by processes of this machine. A process that dies is replaced, and its shard is done again."""
+"""Local engine: shards run by processes of this machine. A process that dies is replaced, and its shard repeated."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _TIMEOUT_S = 1800.0
 
 
 def run_local(folder: Path, shards: Sequence[int], workers: int, threads: int) -> Iterator[PartReport]:
-    """Reports of shards in the order in which they are done.
+    """Yield the reports of shards in order of completion.
 
     Raises:
-        WorkerError: three processes died of the same shard, or one met a bug.
+        WorkerError: three processes died on the same shard, or one hit a bug.
         InputError: the bundle or the data cannot be opened.
     """
     tasks: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -49,7 +49,7 @@ def _serve(
     done: queue.SimpleQueue[PartReport | Exception],
     stop: threading.Event,
 ) -> None:
-    """Own one process after another until there are no tasks left."""
+    """Run tasks in a process, replaced when it dies, until no tasks are left."""
     child: Child | None = None
     try:
         while not stop.is_set():

@@ -1,4 +1,4 @@
-"""A part: the Parquet file of one shard, a row an image, with its own sums in the footer so that no reader needs the rows."""
+"""Part: the Parquet file of one shard, one row per image, with its sums in the footer so that no reader needs the rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TOP, _KEY = 5, b"vitdeploy"
 
 
 class PartReport(Record):
-    """What a shard came to, and how it went."""
+    """Counts and resource use of a shard."""
 
     number: int
     images: int
@@ -32,13 +32,13 @@ class PartReport(Record):
     began: float
     """Seconds since the epoch, by the worker's clock."""
     seconds: float
-    """From reading the first image to the file's end."""
+    """Seconds from reading the first image to the end of the file."""
     peak_rss_mb: float
-    """Of the process that did it, MiB, since it began."""
+    """Peak RSS of the worker process since its start, MiB."""
 
 
 def require_pyarrow() -> None:
-    """Refuse before any work where what reads and writes the parts is missing.
+    """Check, before any work, that pyarrow is installed, which reads and writes the parts.
 
     Raises:
         MissingDependencyError: pyarrow is missing.
@@ -52,7 +52,7 @@ def require_pyarrow() -> None:
 
 
 def schema() -> pa.Schema:
-    """Columns of every part. What a model says of an image is null where the image could not be read."""
+    """Return the columns of every part; predictions are null for unreadable images."""
     import pyarrow as pa
 
     return pa.schema(
@@ -66,7 +66,7 @@ def schema() -> pa.Schema:
 def part_bytes(
     indices: range, shard: Shard, values: NDArray[np.float64], errors: dict[int, str], names: tuple[str, ...], report: PartReport
 ) -> bytes:
-    """A part as bytes.
+    """Return a part as bytes.
 
     Args:
         indices: of the shard's images in the evaluation.
@@ -74,7 +74,7 @@ def part_bytes(
         values: probabilities [N, classes]; rows of unreadable images are ignored.
         errors: position in the shard -> why the image could not be read.
         names: of the classes; empty where the bundle has none.
-        report: kept in the footer.
+        report: stored in the footer.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -99,12 +99,12 @@ def part_bytes(
 
 
 def write_part(path: Path, content: bytes) -> None:
-    """Write beside and rename: a killed worker leaves no part, and a repeated task replaces its own."""
+    """Write a part atomically: a killed worker leaves no part, and a repeated task replaces its own."""
     write_atomically(path, content)
 
 
 def read_report(path: Path, expected: int) -> PartReport | None:
-    """What a part came to; None where it is missing, damaged or of another length, so that it has to be made again."""
+    """Return the report of a part; `None` if it is missing, damaged or of another length, and has to be made again."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -118,7 +118,7 @@ def read_report(path: Path, expected: int) -> PartReport | None:
 
 
 def unreadable_rows(path: Path) -> list[dict[str, object]]:
-    """Index, path and reason of a part's unreadable images."""
+    """Return index, path and reason of a part's unreadable images."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""One runner that does shards: what a local process and a Ray actor both hold."""
+"""Predictor of shards, used by local processes and Ray actors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Predictor:
     """An open bundle and the images of an evaluation.
 
     Args:
-        folder: of the evaluation; it holds the plan and gets the parts.
+        folder: of the evaluation; contains the plan, and receives the parts.
         threads: CPU threads of the runner.
     """
 
@@ -46,7 +46,7 @@ class Predictor:
         self._columns = None if plan.columns is None else np.asarray(plan.columns, np.int64)
 
     def run(self, number: int) -> PartReport:
-        """Do a shard, unless its part is there already: a task that is repeated after a crash loses and doubles nothing."""
+        """Run a shard, unless its part exists already, so that a task repeated after a crash neither loses nor duplicates rows."""
         indices, path = self._plan.span(number), part_path(self._folder, number)
         if (done := read_report(path, len(indices))) is not None:
             return done
@@ -70,7 +70,7 @@ class Predictor:
         return report
 
     def _answers(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The likeliest class [N] among those that the data have, of probabilities [N, classes]."""
+        """Return the most probable class [N] among those that the data have, of probabilities [N, classes]."""
         if self._columns is None:
             return np.asarray(values.argmax(axis=1), np.int64)
         return np.asarray(self._columns[values[:, self._columns].argmax(axis=1)], np.int64)
@@ -80,7 +80,10 @@ class Predictor:
         return int(self._bundle.manifest.output.shape[-1])
 
     def _read(self, chosen: Chosen, batch: range) -> tuple[Images, list[int], dict[int, str]]:
-        """Prepared images, their positions in the shard, and why others could not be read: only then are images read one by one."""
+        """Return prepared images, their positions in the shard, and position -> reason of unreadable ones.
+
+        Images are read one by one only if reading them together fails.
+        """
         try:
             return self._prepare(chosen), list(batch), {}
         except InputError:

@@ -1,4 +1,4 @@
-"""Shards done by the actors of a Ray Data pipeline, one runner an actor. Ray restarts actors that die and repeats their tasks."""
+"""Ray engine: shards run by actors of a Ray Data pipeline, one runner each. Ray restarts dead actors and repeats their tasks."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _CONNECT_S = 10.0
 
 
 class Actor:
-    """What each actor holds. A batch is one shard's number, its answer the report as JSON."""
+    """Ray actor with a predictor. A batch is one shard's number, the result its report as JSON."""
 
     def __init__(self, folder: str, threads: int) -> None:
         self._predictor = Predictor(Path(folder), threads)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Do the shards named."""
+        """Run the shards whose numbers are in the batch."""
         return {"report": np.array([self._predictor.run(int(number)).model_dump_json() for number in batch["number"]])}
 
 
 def require_ray(address: str | None) -> None:
-    """Refuse before any work where Ray is missing, or nobody answers at the address: Ray itself would try for minutes.
+    """Check, before any work, that Ray is installed and that the address answers: Ray itself would retry for minutes.
 
     Raises:
         MissingDependencyError: Ray is missing.
-        InputError: nobody answers.
+        InputError: the address does not answer.
     """
     try:
         import ray.data  # noqa: F401
@@ -58,7 +58,7 @@ def require_ray(address: str | None) -> None:
 
 
 def run_ray(folder: Path, shards: Sequence[int], workers: int, threads: int, address: str | None) -> Iterator[PartReport]:
-    """Reports of shards in the order in which they are done.
+    """Yield the reports of shards in order of completion.
 
     Args:
         folder: of the evaluation, at the same path on every node.
@@ -68,7 +68,7 @@ def run_ray(folder: Path, shards: Sequence[int], workers: int, threads: int, add
         address: of a running cluster; `None` starts one on this machine for this call.
 
     Raises:
-        InputError: there is no cluster at the address, or an actor met one.
+        InputError: there is no cluster at the address, or an actor raised an InputError.
         WorkerError: a task failed for good.
     """
     import ray
@@ -102,7 +102,7 @@ def _pipeline(folder: Path, shards: Sequence[int], workers: int, threads: int) -
 
 @contextlib.contextmanager
 def _cluster(address: str | None, cpus: int) -> Iterator[None]:
-    """A connection to the cluster, or one of our own; one that the caller has already is left as it is."""
+    """Connect to the cluster, or start a local one; an existing connection of the caller is reused and left open."""
     import ray
 
     if ray.is_initialized():

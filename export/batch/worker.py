@@ -1,4 +1,4 @@
-"""One local process: `python -m export.batch.worker`. It serves requests as `runtime.process.server` says."""
+"""Worker process of the local engine: `python -m export.batch.worker`, with the protocol of `runtime.process.server`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from runtime.process.server import Answer, serve
 
 
 class Commands:
-    """What the process can be asked."""
+    """Commands of the worker process."""
 
     def __init__(self) -> None:
         self._predictor: Predictor | None = None
@@ -20,7 +20,7 @@ class Commands:
         return {}
 
     def shard(self, number: int) -> Answer:
-        """Do one shard: its report."""
+        """Run one shard and return its report."""
         if self._predictor is None:
             raise RuntimeError("nothing is loaded yet: send 'load' first")
         return self._predictor.run(number).model_dump()

@@ -1,4 +1,4 @@
-"""A split of a data set as an evaluation: `runtime` scores images that it does not know how to load."""
+"""A split of a data set as an `Evaluation`, so that `runtime` can score images without loading data sets."""
 
 from __future__ import annotations
 

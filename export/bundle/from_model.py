@@ -1,4 +1,4 @@
-"""From a decomposed model to a bundle: trace, simplify, check, write, verify, lower, compile, describe."""
+"""Export of a decomposed model to a bundle: trace, simplify, check, write, verify, lower, compile, describe."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def export_bundle(
     decomposed: DecomposedModel, destination: Path | str, options: ExportOptions | None = None, *,
     data: Dataset | str | None = None, command: str = "export_bundle", on_step: OnStep = lambda step: None,
 ) -> Bundle:  # fmt: skip
-    """Export a decomposed model as a verified bundle. The folder appears at `destination` whole, or not at all.
+    """Export a decomposed model as a verified bundle. The folder at `destination` is created atomically.
 
     Args:
         decomposed: what `vitnla.decompose` returned.
         destination: the bundle's folder.
         options: how to export; `None` is the defaults of `ExportOptions`.
         data: images for parity, accuracy and the reference, or a data SPEC; `None` is the data that it was calibrated on.
-        command: for the manifest: how the bundle was made.
+        command: the command line, for the manifest.
         on_step: called with a line of text before each step.
 
     Raises:
@@ -70,7 +70,7 @@ def export_bundle(
 
 
 def write_model_bundle(decomposed: DecomposedModel, plan: ExportPlan, command: str, on_step: OnStep) -> Bundle:
-    """Carry out a plan: `export_bundle` after its checks.
+    """Export a bundle according to a plan.
 
     Raises:
         InputError: `plan.destination` cannot be written.
@@ -82,7 +82,7 @@ def write_model_bundle(decomposed: DecomposedModel, plan: ExportPlan, command: s
 
 
 class _ModelExport:
-    """One export of a torch model: the steps, and what they hand on."""
+    """One export of a torch model: its steps and the state between them."""
 
     def __init__(
         self, decomposed: DecomposedModel, plan: ExportPlan, command: str, writer: BundleWriter, on_step: OnStep
@@ -133,7 +133,7 @@ class _ModelExport:
         writer.finish(manifest, attribution, plan.options.eval_split)
 
     def _exact_model(self, images: NDArray[Any]) -> tuple[nn.Module, Embedded | None]:
-        """Return the torch model of the graph's own input, and what the manifest says of preprocessing inside the graph."""
+        """Return the torch model with the graph's input, and the manifest's record of preprocessing inside the graph."""
         embedding, preprocessing = self._plan.options.embedding, self._source.preprocessing
         if embedding is None:
             return self._model, None
@@ -141,7 +141,7 @@ class _ModelExport:
         return twin, Embedded(output=embedding.output, grey_levels=require_same_pixels(twin, preprocessing, images))
 
     def _write_graph(self, fields: dict[str, str]) -> Graph:
-        """Trace the model's exportable form, simplify, check and write it; return what the manifest says of its graph."""
+        """Trace the model's exportable form, simplify, check and write it; return the manifest's record of the graph."""
         plan, config = self._plan, self._model.config
         self._on_step("tracing")
         traced = trace(self._model.exportable(), plan.opset)
@@ -166,7 +166,7 @@ class _ModelExport:
         return parity
 
     def _dense_predictions(self) -> LossAttribution:
-        """Start the loss attribution with the dense source, and with what resizing pixels inside the graph costs it."""
+        """Start the loss attribution with the dense source and the loss of resizing pixels inside the graph."""
         plan, source = self._plan, self._source
         progress = counter("accuracy of the dense source", self._on_step)
         dense = Predictions("dense, torch fp32", source_logits(source, plan.split, progress))
@@ -188,7 +188,7 @@ class _ModelExport:
         attribution.record(stage, label, lambda batch: self._read(model(batch)), counter(f"accuracy of {label}", self._on_step))
 
     def _lower(self, fields: dict[str, str], attribution: LossAttribution) -> tuple[Quantization | None, float | None]:
-        """Rewrite the graph in the precision planned; return how it was quantised and how far its logits are from torch's."""
+        """Convert the graph to the planned precision; return its quantisation record and its logits' error against torch."""
         lowering, path = self._plan.lowering, self._writer.model_path
         if not lowering.changes_graph:
             return None, None
@@ -223,7 +223,7 @@ class _ModelExport:
 
 
 def _require_precision(lowered: OnnxModel, reference: Path, plan: ExportPlan) -> float:
-    """Return how far the lowered graph is from torch; refuse a graph that the precision has destroyed."""
+    """Return the error of the lowered graph against torch; raise if the precision has destroyed the model."""
     with np.load(reference, allow_pickle=False) as arrays:
         error = relative_error(lowered(arrays["images"]), arrays["logits"])
     precision = plan.lowering.precision

@@ -1,4 +1,4 @@
-"""Loss attribution: how predictions change from one step of an export to the next."""
+"""Loss attribution: change of predictions from one step of an export to the next."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Stage = Literal["preprocessing", "decomposition", "precision", "runtime"]
 
 @dataclass(frozen=True)
 class Predictions:
-    """Logits [N, classes] of the evaluation images, and a label that says which model gave them."""
+    """Logits [N, classes] of the evaluation images, and a label of the model that computed them."""
 
     label: str
     logits: Logits
@@ -38,7 +38,7 @@ class LossAttribution:
     """Predictions for one split, from the dense source through every step to the deployed model.
 
     Args:
-        prepare: turns images into the graph's input.
+        prepare: converts images to the graph's input.
         split: images and labels to score.
         dense: predictions of the dense source, in the order of the split.
     """
@@ -49,7 +49,7 @@ class LossAttribution:
         self.stages: tuple[LossStage, ...] = ()
 
     def record(self, stage: Stage, label: str, model: Callable[[Images], Logits], on_progress: Progress) -> None:
-        """Evaluate the model that a step made, and record how its predictions differ from those of the step before."""
+        """Evaluate the model after a step, and record how its predictions differ from those of the previous step."""
         after = self._scored(Predictions(label, answer(model, self._prepare, self._split.images, on_progress)))
         labels = self._split.labels if self._split.classes.unmatched is None else None
         self.stages += (loss_stage(stage, self.last, after, labels),)
@@ -76,7 +76,7 @@ class LossAttribution:
 
 
 def loss_stage(stage: Stage, before: Predictions, after: Predictions, labels: NDArray[np.int64] | None) -> LossStage:
-    """Compare two models' predictions for the same images, with labels [N] where there are any that the classes are about."""
+    """Compare two models' predictions for the same images; `labels` [N] is `None` if the classes have none."""
     flipped = before.classes != after.classes
     margins = _margins(before.logits)
     change = LossStage(

@@ -1,4 +1,4 @@
-"""How to export: the options as they are given, and the plan that is made of them before the long work begins."""
+"""Export options, and the export plan derived from them before any long computation."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from vitnla.sources.source_model import SourceModel
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How to export.
+    """Options of an export.
 
     Args:
-        name: what tables call the bundle; `None` is the name of its folder.
+        name: of the bundle in tables; `None` is the name of its folder.
         opset: ONNX opset of the graph; `None` is the default for the precision.
-        embedding: of the preprocessing into the graph; `None` leaves it to whoever runs the graph.
+        embedding: of the preprocessing into the graph; `None` leaves it to the caller of the graph.
         precision: of the graph; engines of an fp32 bundle have precisions of their own.
         runtime: the runtime that the precision is for; `None` is that of the engine, else ONNX Runtime on the CPU.
         int8_activations: `asymmetric`, or `symmetric` for a few percent more speed in OpenVINO.
@@ -37,7 +37,7 @@ class ExportOptions:
         capabilities: GPUs to compile for, such as `SM89`; none is the library's default.
         engine_precisions: see `export.engine.build.engine_precisions`; none is the default for the graph's precision.
         profile: batch sizes MIN:OPT:MAX of the engines.
-        build: how hard the engines' compiler tries, and where else they shall run.
+        build: optimisation level and compatibility of the engines.
         eval_split: the split on which accuracy is measured.
         eval_images: how many of its first images; `None` is all.
         allow_parity_failure: write the bundle although its logits differ from torch's; the manifest shows by how much.
@@ -63,7 +63,7 @@ class ExportOptions:
 
     @property
     def graph_opset(self) -> int:
-        """The opset that is written."""
+        """The opset of the graph: the option, or the default for the precision."""
         return self.opset or (FP8_OPSET if self.precision == "fp8" else DEFAULT_OPSET)
 
     def lowering(self) -> Lowering:
@@ -81,10 +81,10 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """Everything about an export that is decided before the long work, each decision taken once.
+    """All decisions about an export, made before any long computation.
 
     Args:
-        options: as they were given.
+        options: as given.
         data: to verify and score on, and to calibrate lower precisions with.
         destination: the bundle's folder.
         lowering: precision of the graph, and the runtime that it is for.
@@ -111,7 +111,7 @@ class ExportPlan:
 def plan_export(
     source: SourceModel, data: Dataset, options: ExportOptions, destination: Path, lowering: Lowering | None = None
 ) -> ExportPlan:
-    """Decide how to export, and refuse before the long work what would fail after it.
+    """Plan an export, and detect before any long computation what would fail after it.
 
     Args:
         source: the dense model.

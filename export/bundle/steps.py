@@ -1,4 +1,4 @@
-"""Steps that every export takes, from a model or from an ONNX file."""
+"""Steps shared by exports of models and of ONNX files."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ REFERENCE_IMAGES = 8
 
 
 def default_name(spec: str, method: str, config: Record, lowering: Lowering) -> str:
-    """A bundle's name from its model, its method, the settings that are not the default, and its precision where that is not
-    fp32, such as `demo-svd-0.65-int8`."""
+    """Return a bundle's name: model, method, settings that differ from the default, and precision unless fp32.
+
+    An example is `demo-svd-0.65-int8`."""
     words = [Path(spec.partition(":")[2] or spec).name.removesuffix(".onnx"), method]
     words += [str(value) for value in config.model_dump(exclude_defaults=True).values() if not isinstance(value, dict)]
     if lowering.precision != "fp32":
@@ -30,9 +31,9 @@ def default_name(spec: str, method: str, config: Record, lowering: Lowering) -> 
 
 
 def evaluation_split(data: Dataset, labels: Sequence[str], name: str, count: int | None) -> Split:
-    """The first `count` images of a split, or all of it, to measure the accuracy of a model on.
+    """Return the first `count` images of a split for measuring a model's accuracy.
 
-    Data of other classes do not hinder an export: `Split.classes` then says why accuracy cannot be measured, as does a note.
+    Data of other classes do not fail an export: `Split.classes` and a note then give the reason why there is no accuracy.
 
     Args:
         data: the data set.
@@ -54,7 +55,7 @@ def evaluation_split(data: Dataset, labels: Sequence[str], name: str, count: int
 
 
 def require_parity(parity: Parity, *, allowed: bool, reference: str, hint: str) -> None:
-    """Refuse logits that are not those of the `reference`, unless that is `allowed`.
+    """Check that logits are those of the `reference`; a difference may be `allowed`.
 
     Raises:
         VerdictError: they differ, or are not finite.
@@ -70,7 +71,7 @@ def require_parity(parity: Parity, *, allowed: bool, reference: str, hint: str) 
 
 
 def evenly_spaced(images: Images, count: int) -> Images:
-    """Return `count` images at even distances over a split; covers the classes of splits that are sorted by class."""
+    """Return `count` evenly spaced images of a split, which covers the classes of splits sorted by class."""
     return images[np.linspace(0, len(images) - 1, count).round().astype(np.int64)]
 
 

@@ -1,4 +1,4 @@
-"""The one writer of bundles: models, ONNX files and other tools' graphs become bundles through it."""
+"""Writer of every bundle, whether from a model, an ONNX file or another tool's graph."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class BundleWriter:
 
     @property
     def model_path(self) -> Path:
-        """Where the ONNX file goes."""
+        """Path of the ONNX file."""
         return self.folder / MODEL
 
     @property
     def reference_path(self) -> Path:
-        """Where the reference inputs and logits go."""
+        """Path of the reference inputs and logits."""
         return self.folder / REFERENCE
 
     def write_reference(self, images: NDArray[Any], logits: NDArray[np.float32]) -> None:
@@ -48,7 +48,7 @@ class BundleWriter:
         Args:
             manifest: of the bundle; its `accuracy`, `losses` and `files` are filled in here.
             attribution: predictions of the dense source and of the deployed model, step by step.
-            split: name of the split that they are about.
+            split: name of the split of those predictions.
         """
         np.savez_compressed(
             self.folder / PREDICTIONS, dense=attribution.dense.classes, exported=attribution.last.classes
@@ -69,7 +69,7 @@ def new_bundle(destination: Path, *, replace: bool) -> Iterator[BundleWriter]:
 
 
 def describe_graph(model: onnx.ModelProto, opset: int, simplifier: str) -> Graph:
-    """Return what the manifest says of a graph: operator counts and low-rank pairs."""
+    """Return the manifest's record of a graph: operator counts and low-rank pairs."""
     return Graph(opset=opset, operators=operator_counts(model), low_rank_pairs=len(low_rank_pairs(model)), simplifier=simplifier)
 
 

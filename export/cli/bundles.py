@@ -1,4 +1,4 @@
-"""Which bundles a command works on, and on which runtimes: what `bench` and `parity` share."""
+"""Selection of bundles and runtimes, shared by `bench` and `parity`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entry point: the Typer application, and what an error looks like."""
+"""Entry point: the Typer application and its error handling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every command prints: JSON on stdout when asked, everything else on stderr."""
+"""Output of all commands: JSON on stdout on request, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 
 
 def say(text: str) -> None:
-    """A line for people, on stderr, so that stdout stays machine-readable."""
+    """Print a line on stderr, so that stdout stays machine-readable."""
     print(text, file=sys.stderr)
 
 
 def complain(error: VitDeployError) -> None:
-    """What an error looks like: one line, and a hint."""
+    """Print an error: one line, and a hint."""
     say(f"error: {error.message}")
     if error.hint:
         say(f"hint:  {error.hint}")
 
 
 def emit(record: dict[str, Any]) -> None:
-    """The one JSON object of a command."""
+    """Print the JSON object of a command."""
     print(json.dumps(record, indent=2))
 
 
 def command_line() -> str:
-    """The command as typed, so that a result can be made again."""
+    """Return the command line as typed, so that a result can be reproduced."""
     return shlex.join(["vitdeploy", *sys.argv[1:]])
 
 
 @contextmanager
 def status() -> Iterator[Callable[[str], None]]:
-    """A spinner that names the step at hand; where stderr is no terminal, one line per kind of step."""
+    """Show a spinner with the current step; if stderr is no terminal, print one line per kind of step."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -64,7 +64,7 @@ def status() -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def bar(description: str) -> Iterator[Callable[[float, float, str], None]]:
-    """A progress bar with an estimate: call it with what is done, the total, and the item at hand."""
+    """Show a progress bar with an estimate; yield a function of the work done, the total, and the current item."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -76,7 +76,7 @@ def bar(description: str) -> Iterator[Callable[[float, float, str], None]]:
 
 
 def assignments(words: Iterable[str]) -> dict[str, str]:
-    """`NAME=VALUE` words as a mapping; names may be written with hyphens.
+    """Parse `NAME=VALUE` words to a mapping; names may be written with hyphens.
 
     Raises:
         InputError: a word holds no `=`.
@@ -88,7 +88,7 @@ def assignments(words: Iterable[str]) -> dict[str, str]:
 
 
 def integers(text: str, what: str, least: int = 1) -> tuple[int, ...]:
-    """Whole numbers of at least `least`, separated by commas.
+    """Parse whole numbers of at least `least`, separated by commas.
 
     Raises:
         InputError: a word is no such number.
@@ -103,7 +103,7 @@ def integers(text: str, what: str, least: int = 1) -> tuple[int, ...]:
 
 
 def numbers(text: str, what: str) -> tuple[float, ...]:
-    """Numbers separated by commas.
+    """Parse numbers separated by commas.
 
     Raises:
         InputError: a word is no number, or not a finite one.
@@ -118,7 +118,7 @@ def numbers(text: str, what: str) -> tuple[float, ...]:
 
 
 def seconds(text: str, what: str) -> float:
-    """A duration such as `90s`, `20m` or `1h`; a bare number is seconds.
+    """Parse a duration such as `90s`, `20m` or `1h` to seconds; a bare number is seconds.
 
     Raises:
         InputError: it is no such thing.

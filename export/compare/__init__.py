@@ -1,1 +1,1 @@
-"""What a user could do instead of vitdeploy, as bundles that one bench can run beside ours."""
+"""Comparison with alternatives to vitdeploy: other tools' models as bundles for the same bench."""

@@ -1,4 +1,4 @@
-"""A bundle around an ONNX file that another tool exported: to be run and compared, so its bytes stay as they are."""
+"""Bundles of ONNX files that other tools exported, to be run and compared; the file's bytes are not changed."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from vitnla.sources.source_model import SourceModel
 
 _TOOLS = ("torch", "onnx", "onnxruntime", "numpy")
 SAME = 1e-2
-"""Difference of logits, relative to the largest, up to which a float graph may be the source's: optimum's level O3 takes a GELU by
-tanh, which made 2e-3 on DINOv2 ViT-S/14."""
+"""Largest difference of logits, relative to the largest logit, of a float graph of the source: optimum's level O3 approximates GELU by
+tanh, which gives 2e-3 on DINOv2 ViT-S/14."""
 _DYNAMIC = frozenset({"ConvInteger", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat"})
 _STATIC = frozenset({"DequantizeLinear", "QAttention", "QGemm", "QLinearConv", "QLinearMatMul", "QuantizeLinear"})
 
 
 @dataclass(frozen=True)
 class Adoption:
-    """What is to be written.
+    """A request for a bundle of another tool's file.
 
     Args:
         file: ONNX, of the weights of the source.
         name: of the bundle.
-        destination: its folder; one that is there is replaced.
+        destination: its folder; an existing one is replaced.
         command: the command line, for the manifest.
         eval_images: how many test images accuracy is measured on; `None` is all.
     """
@@ -55,10 +55,10 @@ class Adoption:
 
 
 def adopt_graph(wanted: Adoption, source: SourceModel, data: Dataset, on_step: Callable[[str], None]) -> Bundle:
-    """Wrap a graph that was exported from `source`: preprocessing, labels and reference are the source's.
+    """Write a bundle of a graph that was exported from `source`, with the source's preprocessing, labels and reference.
 
-    `parity` and `precision_error` are both of the file against torch in fp32. They are only told, since other tools have their
-    own ideas of what may change and the accuracy decides; but a float graph that is further away than `SAME` is of other weights.
+    `parity` and `precision_error` are both of the file against torch in fp32. They are reported and not enforced, since other tools
+    have other tolerances and accuracy decides; but a float graph that differs by more than `SAME` has other weights.
 
     Raises:
         InputError: the file is missing or damaged, takes or gives something else than the source, or cannot be run.
@@ -115,7 +115,7 @@ def adopt_graph(wanted: Adoption, source: SourceModel, data: Dataset, on_step: C
 
 
 def precision_of(graph: OnnxSource) -> Precision:
-    """What the operators and weights of a graph say of its precision."""
+    """Return the precision of a graph, from its operators and weights."""
     operators = {node.op_type for node in graph.model.graph.all_nodes()}
     if operators & _DYNAMIC:
         return "int8-dynamic"
@@ -132,7 +132,7 @@ def _batches(graph: OnnxSource) -> tuple[int, ...]:
 
 
 def _copy(graph: OnnxSource, folder: Path) -> None:
-    """The file under a bundle's name for it, and its weights under the names by which it calls them."""
+    """Copy the file under a bundle's name for it, and its external weights under the names in its references."""
     file, *weights = graph.files
     shutil.copyfile(file, folder / MODEL)
     for one in weights:

@@ -1,4 +1,4 @@
-"""The dense bundles that a claim about a decomposed one has to be compared with."""
+"""Controls: the dense bundles that a decomposed one has to be compared with."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DENSE = "none"
 
 @dataclass(frozen=True)
 class Control:
-    """A dense model: of which source, in which precision, made for which runtime."""
+    """A dense model of a source, in a precision, for a runtime."""
 
     source: str
     source_sha256: str
@@ -28,14 +28,14 @@ class Control:
 
     @property
     def name(self) -> str:
-        """Of the bundle and its folder; eight digits of the hash tell sources of one name apart."""
+        """Name of the bundle and its folder; eight digits of the hash distinguish sources of equal name."""
         stem = Path(self.source.partition(":")[2] or self.source).name.partition("@")[0]
         words = [stem, self.source_sha256[:8], "dense", self.precision, *([] if self.runtime == "ort" else [self.runtime])]
         return "-".join(words)
 
 
 def wanted_controls(bundles: Iterable[Bundle], runtimes: Iterable[str]) -> list[Control]:
-    """What each decomposed bundle has to be compared with, but for what is there already.
+    """Return the controls of the decomposed bundles that are not among the bundles yet.
 
     These are its source, dense at the bundle's own precision; the same in INT8 for each of the runtimes that run the graph; and where one ships with the
     package, a smaller dense model that was trained as the source was, at the bundle's own precision.
@@ -62,7 +62,7 @@ def wanted_controls(bundles: Iterable[Bundle], runtimes: Iterable[str]) -> list[
 def make_control(
     control: Control, data: str, folder: Path, command: str, on_step: Callable[[str], None], *, eval_images: int | None = None
 ) -> Bundle:
-    """Export a control below `folder`, or open it where it was exported before.
+    """Export a control below `folder`, or open it if it was exported before.
 
     Raises:
         InputError: the source is gone or has changed since the decomposed bundle was made, or the folder holds something else.

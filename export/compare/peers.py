@@ -1,4 +1,4 @@
-"""The peers of one comparison: those that can be made here as bundles, and the others with the reason."""
+"""Peers of a comparison: those that can be made here as bundles, and the absent ones with the reason."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ class Absent:
 
 @dataclass(frozen=True)
 class Asked:
-    """Which peers of which model.
+    """A request for the peers of a model.
 
     Args:
         model: its SPEC, and `data` that of the images.
-        work: the folder in which bundles are kept and found again.
+        work: the folder of the bundles, which are reused.
         optimum: ONNX files that optimum wrote of the same weights, each named after its folder.
         ours: bundles of decomposed models of the same source.
         command: the command line, for the manifests.
@@ -80,7 +80,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Peers:
-    """What can be measured, on which runtimes (by the bundle's name), and what cannot."""
+    """Bundles to measure, their runtimes by the bundle's name, and absent peers."""
 
     bundles: tuple[Bundle, ...]
     only: dict[str, tuple[str, ...]]
@@ -88,7 +88,7 @@ class Peers:
 
 
 def gather(asked: Asked, on_step: Callable[[str], None]) -> Peers:
-    """Make every peer that can be made here; whatever hinders one is told in its row, and touches no other.
+    """Make every peer that can be made here; the failure of one is recorded in its row, and affects no other.
 
     Raises:
         VitDeployError: the model or the data cannot be loaded, a bundle of ours cannot be opened, or the baseline cannot be made.
@@ -125,7 +125,7 @@ def gather(asked: Asked, on_step: Callable[[str], None]) -> Peers:
 
 
 def absent_cells(absent: Sequence[Absent], measured: Cell, plan: BenchPlan) -> list[Cell]:
-    """A row with the reason for each peer that has no bundle, at every batch size, in the run of the cell `measured`."""
+    """Return a cell with the reason for each absent peer at every batch size, in the run of the cell `measured`."""
     return [
         Cell(
             run=measured.run, created=measured.created, command=measured.command, machine=measured.machine, bundle=one.name,

@@ -1,1 +1,1 @@
-"""TensorRT engines: what is asked for, compiling, and the cache of compiled ones."""
+"""TensorRT engines: plan, compilation and cache."""

@@ -1,4 +1,4 @@
-"""Which engines to make of a bundle, and making them."""
+"""Plan and build of a bundle's engines."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from vitnla.common.files import sha256_file, write_atomically
 CURRENT = "CURRENT"
 RTX_CAPABILITIES = ("SM75", "SM80", "SM86", "SM89", "SM120", "SM121")
 _DEFAULT: tuple[EnginePrecision, ...] = ("fp32", "fp16")
-"""Engines that are compiled of an fp32 graph where none is named."""
+"""Default engine precisions of an fp32 graph."""
 
 
 @dataclass(frozen=True)
 class EnginePlan:
-    """Which engines to compile: one for each capability and precision."""
+    """The engines to compile: one for each capability and precision."""
 
     flavor: Flavor
     capabilities: tuple[str, ...]
@@ -43,11 +43,11 @@ def plan_engines(
     runtime: str, capabilities: tuple[str, ...], precisions: tuple[str, ...], profile: str,
     graph_precision: str = "fp32", options: BuildOptions = DEFAULTS,
 ) -> EnginePlan | None:  # fmt: skip
-    """Check what was asked for, before any long work.
+    """Plan the requested engines, checked before any long computation; `None` for no engines.
 
     Args:
         runtime: `trt`, `trt-rtx`, or `none` for no engines.
-        capabilities: of the GPUs; by default `CURRENT` for TensorRT, which can do no other, and `portable` for TensorRT for RTX.
+        capabilities: of the GPUs; by default `CURRENT` for TensorRT, which supports no other, and `portable` for TensorRT for RTX.
         precisions: of the engines, see `engine_precisions`; by default fp32 and fp16, or the graph's own where it is quantised.
         profile: batch sizes MIN:OPT:MAX.
         graph_precision: the bundle's own.
@@ -96,7 +96,7 @@ def _build(
     folder: Path, plan: EnginePlan, graph: Path, error: float, capability: str, precision: EnginePrecision,
     on_step: Callable[[str], None],
 ) -> EngineRecord:  # fmt: skip
-    """Compile one engine, or take it from the cache, and write it with its sidecar."""
+    """Compile one engine, or read it from the cache, and write it with its sidecar."""
     target = _resolve(capability)
     title = f"{plan.flavor.title} engine {target} {precision}"
     key = engine_key(graph, plan.flavor, target, precision, plan.profile, plan.options)
@@ -131,10 +131,10 @@ def _detail(title: str, on_step: Callable[[str], None], phase: str) -> None:
 
 
 def engine_precisions(runtime: str, graph_precision: str) -> tuple[EnginePrecision, ...]:
-    """Precisions of the engines that can be compiled of a graph; a quantised one names its types itself, so only its own.
+    """Return the engine precisions possible for a graph; for a quantised one only its own, since its types are explicit.
 
     Args:
-        runtime: that runs the engines.
+        runtime: name of the runtime of the engines.
         graph_precision: the bundle's own.
     """
     able = traits(runtime).run_precisions
@@ -144,7 +144,7 @@ def engine_precisions(runtime: str, graph_precision: str) -> tuple[EnginePrecisi
 
 
 def _precisions(runtime: str, asked: tuple[str, ...], graph_precision: str) -> tuple[EnginePrecision, ...]:
-    """The precisions asked for, in the order of `engine_precisions`, checked against what the bundle's graph can become."""
+    """Return the requested precisions in the order of `engine_precisions`, checked against those possible for the graph."""
     possible = engine_precisions(runtime, graph_precision)
     if not possible:
         able = [precision for precision in get_args(Precision) if engine_precisions(runtime, precision)]
@@ -165,7 +165,7 @@ def _precisions(runtime: str, asked: tuple[str, ...], graph_precision: str) -> t
 
 
 def _check_formats(targets: tuple[str, ...], precisions: tuple[EnginePrecision, ...]) -> None:
-    """Refuse a precision that a GPU named by its capability does not have."""
+    """Check that the GPUs of the capabilities support the precisions."""
     for target in targets:
         for precision in precisions:
             first = FIRST_GPU[precision]
@@ -175,7 +175,7 @@ def _check_formats(targets: tuple[str, ...], precisions: tuple[EnginePrecision, 
 
 
 def _capability(flavor: Flavor, name: str) -> str:
-    """A capability as it was typed, checked against what the library compiles for."""
+    """Parse a capability and check that the library compiles for it."""
     if flavor is TENSORRT:
         if name != CURRENT:
             hint = "leave --capability out, or use --engine trt-rtx"
@@ -191,7 +191,7 @@ def _capability(flavor: Flavor, name: str) -> str:
 
 
 def _resolve(capability: str) -> str:
-    """The capability under which an engine is filed: that of the GPU for `CURRENT`, which would mean another one elsewhere."""
+    """Return the capability for the engine's file name: for `CURRENT`, that of this machine's GPU."""
     if capability != CURRENT:
         return capability
     major, minor = compute_capability()

@@ -1,4 +1,4 @@
-"""Engines that were compiled before, kept in the cache: the same graph for the same target is not compiled twice."""
+"""Cache of compiled engines: the same graph for the same target is not compiled twice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KIND, _ENGINE, _ABOUT = "engines", "engine", "about.json"
 
 
 class Built(Record):
-    """What is known of a compiled engine beside its bytes."""
+    """Metadata of a compiled engine."""
 
     layers: int
     build_seconds: float
@@ -27,7 +27,7 @@ class Built(Record):
 def engine_key(
     graph: Path, flavor: Flavor, capability: str, precision: EnginePrecision, profile: BatchProfile, options: BuildOptions
 ) -> str:
-    """One key from all that an engine depends on. TensorRT's also depends on the GPU that its kernels were timed on."""
+    """Return the cache key of all that an engine depends on; for TensorRT also the GPU that its kernels were timed on."""
     weights = graph.with_name(f"{graph.name}.data")
     hashes = [sha256_file(file) for file in (graph, weights) if file.is_file()]
     gpu = gpu_name() if flavor.times_kernels else ""
@@ -36,17 +36,17 @@ def engine_key(
 
 
 def cached_engine(key: str) -> tuple[bytes, Built] | None:
-    """An engine of the cache; `None` where it holds none of this key."""
+    """Return an engine from the cache; `None` if it has none of this key."""
     entry = find_entry(_KIND, key)
     return None if entry is None else ((entry / _ENGINE).read_bytes(), Built.read(entry / _ABOUT))
 
 
 def compile_into_cache(key: str, compile_it: Callable[[], Compiled], seconds: Callable[[], float]) -> tuple[bytes, Built]:
-    """Compile an engine and keep it.
+    """Compile an engine and store it in the cache.
 
     Args:
         key: of `engine_key`.
-        compile_it: does it.
+        compile_it: compiles the engine.
         seconds: a clock.
     """
     started = seconds()

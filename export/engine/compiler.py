@@ -1,4 +1,4 @@
-"""Compiling one ONNX file into one engine, by either of the two libraries."""
+"""Compilation of an ONNX file to an engine, by TensorRT or TensorRT for RTX."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TIMING, _TIMING_FILE = "trt-timing", "timing.cache"
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How hard the compiler tries, and where else its engine shall run.
+    """Optimisation level and compatibility of an engine.
 
     Args:
         level: 0 to 5, how long TensorRT searches for kernels; `None` is its default.
@@ -34,9 +34,9 @@ class BuildOptions:
     hardware_compatible: bool = False
 
     def check(self, flavor: Flavor) -> None:
-        """Refuse what the library does not have.
+        """Check that the library supports the options.
 
-        TensorRT for RTX 1.7 takes a level and a hardware compatibility in its API, and compiles the same bytes whatever they are.
+        TensorRT for RTX 1.7 accepts a level and a hardware compatibility in its API, and compiles the same bytes for all of them.
 
         Raises:
             InputError: names the option.
@@ -59,7 +59,7 @@ DEFAULTS = BuildOptions()
 
 @dataclass(frozen=True)
 class Compiled:
-    """An engine, the layers of its network before fusion, and, where a GPU could load it, what became of them."""
+    """An engine, the layers of its network before fusion, and those after it if a GPU could load the engine."""
 
     engine: bytes
     layers: int
@@ -70,16 +70,16 @@ def compile_engine(
     graph: Path, flavor: Flavor, capability: str, precision: EnginePrecision, profile: BatchProfile,
     options: BuildOptions = DEFAULTS, on_step: Callable[[str], None] = lambda step: None,
 ) -> Compiled:  # fmt: skip
-    """Compile an ONNX file as the types in it say.
+    """Compile an ONNX file to an engine with the types of its graph.
 
     Args:
         graph: the file.
         flavor: the library.
-        capability: of the GPU, or `portable`; only TensorRT for RTX looks at it.
-        precision: what the engine is called; in `fp32` no faster format takes its place.
+        capability: of the GPU, or `portable`; only TensorRT for RTX uses it.
+        precision: name of the engine's precision; `fp32` disables faster formats such as TF32.
         profile: batch sizes.
         options: see `BuildOptions`.
-        on_step: told the compiler's phases.
+        on_step: called with each of the compiler's phases.
 
     Raises:
         VerdictError: the parser or the compiler refuses the graph.
@@ -130,7 +130,7 @@ def _profile(builder: Any, network: Any, profile: BatchProfile) -> Any:
 
 
 def _monitor(library: Any, on_step: Callable[[str], None]) -> Any:
-    """Reports each kind of phase as it first starts. The library may call it from threads of its own."""
+    """Return a progress monitor that reports each kind of phase when it first starts; called from the library's threads too."""
     seen: set[str] = set()
 
     class Monitor(library.IProgressMonitor):  # type: ignore[misc]
@@ -154,7 +154,7 @@ def _monitor(library: Any, on_step: Callable[[str], None]) -> Any:
 
 @contextmanager
 def _timing_cache(flavor: Flavor, config: Any) -> Iterator[None]:
-    """Start from the kernel timings of earlier builds, and keep those of this one. TensorRT for RTX would need a GPU for that."""
+    """Load the kernel timings of earlier builds, and store those of this one; not for TensorRT for RTX, which needs a GPU for it."""
     if not flavor.times_kernels:
         yield
         return

@@ -1,4 +1,4 @@
-"""The graph that an engine is compiled from, and how far it is from torch."""
+"""The graph that an engine is compiled from, and its error against torch."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from runtime.runners.base import Images, Logits
 from vitnla.common.errors import VerdictError
 
 TOLERANCE: dict[LowPrecision, float] = {"fp16": 5e-2, "bf16": 2e-1}
-"""Above this, the format has destroyed the model (an overflow gives NaN or nonsense); ordinary rounding stays well below."""
+"""Largest relative error of the logits: an overflow is far above (or NaN), ordinary rounding well below."""
 
 
 def engine_graph(folder: Path, precision: EnginePrecision, scratch: Path) -> tuple[Path, float]:
-    """The ONNX file for an engine of a bundle folder.
+    """Return the ONNX file for an engine of a bundle folder, and its error.
 
     Args:
         folder: with `model.onnx` and the reference.
-        precision: `fp16` and `bf16` are converted to; the others are what `model.onnx` is.
-        scratch: an empty folder for what must be written.
+        precision: of the engine; for `fp16` and `bf16` the graph is converted, else it is `model.onnx` itself.
+        scratch: an empty folder for temporary files.
 
     Returns:
-        The file, and max |difference| of its logits from the fp32 torch logits / max |logit|: the part of the engine's quality
-        that can be known without its GPU.
+        The file, and max |difference| of its logits from the fp32 torch logits / max |logit|: the part of the engine's error
+        that can be measured without its GPU.
 
     Raises:
         VerdictError: the model does not survive the precision; names the first value that does not, if one does not fit.
@@ -51,17 +51,17 @@ def engine_graph(folder: Path, precision: EnginePrecision, scratch: Path) -> tup
 def survives(
     source: onnx.ModelProto, precision: LowPrecision, images: Images, logits: Logits, scratch: Path, hint: str
 ) -> tuple[onnx.ModelProto, float]:
-    """A graph at a 16-bit precision, and how far its logits are from the reference.
+    """Return a graph at a 16-bit precision, and the error of its logits against the reference.
 
     Args:
         source: the fp32 graph.
         precision: `fp16` or `bf16`.
         images: of the reference, and `logits` torch's in fp32.
-        scratch: a folder for what must be written.
-        hint: what to do where the model does not survive.
+        scratch: a folder for temporary files.
+        hint: of the error, if the model does not survive.
 
     Raises:
-        VerdictError: it does not; names the first value that does not fit the format, if one does not.
+        VerdictError: the model does not survive; names the first value beyond the format's range, if any.
     """
     target, lowered = FORMATS[precision], to_precision(source, precision)
     save_model(rounded(lowered, target), scratch / "rounded.onnx")

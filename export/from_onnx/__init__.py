@@ -1,1 +1,1 @@
-"""`onnx:FILE`: a ViT that exists only as an ONNX graph is decomposed on the graph itself. Nothing here imports torch."""
+"""`onnx:FILE`: decomposition of a ViT that exists only as an ONNX graph, on the graph itself, without torch."""

@@ -1,4 +1,4 @@
-"""Which linear is which: MLPs by what lies between two linears, and a place for every linear in the tables."""
+"""Roles of linears: MLPs are recognised by the operators between two linears; every linear gets a place in the tables."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _WORDS = {"q": ("query", "q_proj"), "k": ("key", "k_proj"), "v": ("value", "v_pr
 
 @dataclass(frozen=True, eq=False)
 class GraphMlp:
-    """fc1, a function of each hidden unit by itself, fc2.
+    """An MLP: fc1, an elementwise function of the hidden units, fc2.
 
     Args:
-        reshapes: nodes between the two whose constant shape names the hidden width, which is its last entry.
-        inner: every value between the two.
+        reshapes: nodes between the two whose constant shape ends with the hidden width.
+        inner: all values between the two.
     """
 
     fc1: GraphLinear
@@ -34,7 +34,7 @@ class GraphMlp:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a linear is: its block, and `qkv`, `q`, `k`, `v`, `proj`, `fc1`, `fc2`, or `linear N` where that is not plain."""
+    """Location of a linear: its block, and `qkv`, `q`, `k`, `v`, `proj`, `fc1`, `fc2`, or `linear N` if not recognised."""
 
     block: int
     linear: str
@@ -44,13 +44,13 @@ class Place:
 
 
 def find_mlps(linears: list[GraphLinear]) -> list[GraphMlp]:
-    """Every pair of `linears` with nothing between but functions of one unit: GELU in one node or spelt out, ReLU and the like."""
+    """Return every pair of `linears` with only elementwise functions between: GELU in one node or several, ReLU and the like."""
     ends = {linear.node: linear for linear in linears}
     return [mlp for linear in linears if (mlp := _mlp_from(linear, ends)) is not None]
 
 
 def _mlp_from(first: GraphLinear, ends: dict[ir.Node, GraphLinear]) -> GraphMlp | None:
-    """Follow what depends on the output of `first`, until all of it has gone into one linear; `None` if it goes elsewhere."""
+    """Follow the output of `first` until all of it ends in a single linear; return `None` if it ends elsewhere."""
     width = first.shape[0]
     inner, waiting = [first.y], [first.y]
     ending: GraphLinear | None = None
@@ -84,14 +84,14 @@ def _mlp_from(first: GraphLinear, ends: dict[ir.Node, GraphLinear]) -> GraphMlp 
 
 
 def _by_unit(node: ir.Node, inner: list[ir.Value]) -> bool:
-    """Whether the node computes every element from the same element of values known to be such functions, and from scalars."""
+    """Return whether the node is elementwise in the values already known to be elementwise, and in scalars."""
     if node.op_type in _UNARY:
         return True
     return node.op_type in _BINARY and all(value in inner or is_scalar(value) or _later(value, inner) for value in node.inputs)
 
 
 def _later(value: ir.Value | None, inner: list[ir.Value]) -> bool:
-    """Whether a value comes from those known by elementwise steps that the walk has not met yet."""
+    """Return whether a value depends on the known ones by elementwise nodes that the walk has not reached yet."""
     node = None if value is None else value.producer()
     return node is not None and node.op_type in _UNARY | _BINARY and all(
         one in inner or is_scalar(one) or _later(one, inner) for one in node.inputs
@@ -99,7 +99,7 @@ def _later(value: ir.Value | None, inner: list[ir.Value]) -> bool:
 
 
 def place(linears: list[GraphLinear], mlps: list[GraphMlp]) -> list[Place]:
-    """The place of every linear: a block ends with the fc2 of its MLP."""
+    """Return the place of every linear; a block ends with the fc2 of its MLP."""
     roles = {mlp.fc1: "fc1" for mlp in mlps} | {mlp.fc2: "fc2" for mlp in mlps}
     places: list[Place] = []
     block: list[GraphLinear] = []
@@ -128,7 +128,7 @@ def _names(block: list[GraphLinear], roles: dict[GraphLinear, str]) -> list[str]
 
 
 def _spoken(linear: GraphLinear) -> str | None:
-    """What the exporter's names say of a query, key or value."""
+    """Return `q`, `k` or `v` if the exporter's names tell; else `None`."""
     values = [*linear.node.inputs, *(linear.add.inputs if linear.add else ())]
     text = " ".join([linear.name, *(str(value.name) for value in values if value is not None)]).lower()
     said = [role for role, words in _WORDS.items() if any(word in text for word in words)]

@@ -1,4 +1,4 @@
-"""Statistics of every linear's input, with ONNX Runtime: the inputs are marked as outputs of the graph."""
+"""Statistics of every linear's input, by ONNX Runtime: the inputs are marked as outputs of the graph."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from vitnla.linalg.moments import Moments
 
 Progress = Callable[[int, int], None]
 MEMORY, BATCH = 256 << 20, 32
-"""Bytes of marked outputs that one run may return, and the largest batch."""
+"""Largest size of one run's marked outputs in bytes, and largest batch."""
 
 
 @dataclass(frozen=True, eq=False)
 class EncoderLinear:
-    """A linear that sees several tokens per image: neither an embedding of patches nor a head."""
+    """A linear with several tokens per image, and neither a patch embedding nor a head."""
 
     linear: GraphLinear
     tokens: int
 
     @property
     def dense_macs(self) -> int:
-        """Multiply-accumulates per image."""
+        """Multiply-accumulates per image of the dense linear."""
         return self.tokens * math.prod(self.linear.shape)
 
 
 def encoder_linears(source: OnnxSource, model: ir.Model, image: tuple[int, int, int]) -> list[EncoderLinear]:
-    """The encoder's linears of a clone of the source's graph, in its order; one run tells how many tokens each sees.
+    """Return the encoder's linears of a clone of the source's graph, in node order; one run counts the tokens of each.
 
     Raises:
-        InputError: there is none, or the graph does not run on such images [C, H, W].
+        InputError: there are no such linears, or the graph does not run on images [C, H, W].
     """
     candidates = after_weights(find_linears(model))
     if not candidates:
@@ -60,13 +60,13 @@ def collect(
     source: OnnxSource, linears: Sequence[EncoderLinear], images: Pixels, preprocessing: Preprocessing,
     on_progress: Progress = lambda done, total: None,
 ) -> dict[str, Moments[Float64]]:  # fmt: skip
-    """Moments of the inputs of `linears`, by the names of those values; linears that share an input share its moments.
+    """Return value name -> moments, for the inputs of `linears`; linears that share an input share its moments.
 
     Sums are float64 products of float64 inputs. At most `MEMORY` bytes of inputs are held at a time, or those of one value
     at one batch: by smaller batches, and where the batch is fixed or one image is too much, by several passes over the images.
 
     Args:
-        images: uint8 [N, H, W, C], or files. Where the batch is fixed, those that fill no batch are left out.
+        images: uint8 [N, H, W, C], or files. If the batch is fixed, an incomplete last batch is left out.
 
     Raises:
         InputError: there are too few images, they do not fit, or an activation is not finite (names the linear).
@@ -92,7 +92,7 @@ def collect(
 
 
 class _Sum:
-    """Running sums over the inputs of a linear."""
+    """Running sums of moments over the inputs of a linear."""
 
     def __init__(self, width: int) -> None:
         self._gram: Float64 = np.zeros((width, width))
@@ -120,7 +120,7 @@ def _inputs(linears: Sequence[GraphLinear]) -> list[str]:
 
 
 def _groups(sizes: dict[str, int], limit: int) -> Iterator[list[str]]:
-    """The names in order, in groups whose sizes add up to no more than `limit`, or of one."""
+    """Yield the names in order, in groups of total size at most `limit`, or of one name."""
     group: list[str] = []
     for name, size in sizes.items():
         if group and sum(sizes[one] for one in group) + size > limit:

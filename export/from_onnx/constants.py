@@ -1,4 +1,4 @@
-"""Constants of a graph, also behind operators that only move or convert them."""
+"""Constants of a graph, including those behind operators that only transpose or convert them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def constant(value: ir.Value | None) -> NDArray[Any] | None:
-    """The array that a value always has: an initialiser or Constant, through Identity, Cast and Transpose; else `None`."""
+    """Return the array of a constant value (initialiser or Constant, through Identity, Cast and Transpose), else `None`."""
     if value is None:
         return None
     node = value.producer()
@@ -28,13 +28,13 @@ def constant(value: ir.Value | None) -> NDArray[Any] | None:
 
 
 def is_scalar(value: ir.Value | None) -> bool:
-    """Whether a value is one constant number."""
+    """Return whether a value is a constant with a single element."""
     array = constant(value)
     return array is not None and array.size == 1
 
 
 def new_constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
-    """A new initialiser whose name begins with `name`."""
+    """Return a new initialiser whose name begins with `name`."""
     taken = set(graph.initializers) | {value.name for node in graph for value in node.outputs} | {v.name for v in graph.inputs}
     unique = next(one for one in (name, *(f"{name}.{number}" for number in range(1, len(taken) + 2))) if one not in taken)
     tensor = ir.tensor(np.ascontiguousarray(array), name=unique)

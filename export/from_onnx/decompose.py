@@ -1,4 +1,4 @@
-"""The graph edits of the methods that work on graphs; their settings, choices and algebra are those of the methods on torch models."""
+"""Graph edits of the methods that support graphs; settings, choices and algebra are those of the methods on torch models."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from vitnla.model.cost import linear_macs
 
 @dataclass(frozen=True, eq=False)
 class GraphDecomposition:
-    """What a method made: the rows of every encoder linear, and their costs. `exact` where the graph is as it was."""
+    """Result of a method: the table rows of every encoder linear, and their costs. `exact` if the graph is unchanged."""
 
     layers: tuple[LayerRow, ...]
     macs: Cost
@@ -40,7 +40,7 @@ class GraphDecomposition:
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """The linears of a graph that methods may change, in its order, and where each is."""
+    """The linears of a graph that methods may change, in node order, with their places."""
 
     model: ir.Model
     linears: Sequence[EncoderLinear]
@@ -49,7 +49,7 @@ class Encoder:
 
     @classmethod
     def of(cls, model: ir.Model, linears: Sequence[EncoderLinear]) -> Encoder:
-        """Find the MLPs among the linears, and name all."""
+        """Return the encoder of these linears, with its MLPs found and all places named."""
         plain = [one.linear for one in linears]
         mlps = find_mlps(plain)
         return cls(model, linears, mlps, dict(zip(plain, place(plain, mlps), strict=True)))
@@ -62,18 +62,18 @@ class _Change:
     error: float
     retained: float
     biased: bool
-    """Whether it adds a bias: a refitted or centred linear does also where the old one did not."""
+    """Whether the new linear has a bias; a refitted or centred one has, even if the old one had none."""
 
 
 def decompose(
     encoder: Encoder, method: str, moments: Mapping[GraphLinear, Moments[Float64]], config: Record
 ) -> GraphDecomposition:
-    """Apply a method to an encoder: choose as on a torch model, and change the graph.
+    """Apply a method to an encoder: choose ranks or widths as on a torch model, and change the graph.
 
     Args:
         encoder: its graph is changed.
-        method: the name of one that works on graphs.
-        moments: those at the inputs of the linears; may be empty where the method needs none.
+        method: name of a method that supports graphs.
+        moments: of the inputs of the linears; may be empty if the method needs none.
         config: the method's.
 
     Raises:
@@ -93,7 +93,7 @@ def edit_none(
 
 
 def edit_svd(encoder: Encoder, moments: Mapping[GraphLinear, Moments[Float64]], config: SvdConfig) -> dict[GraphLinear, _Change]:
-    """Make two thin linears of every one that gets a rank."""
+    """Replace every linear that gets a rank by a low-rank pair."""
     linears = [one.linear for one in encoder.linears]
     curves = [LowRankCurve.of(linear.map, moments[linear], config.weighting) for linear in linears]
     names = [f"{encoder.places[linear]} ('{linear.name}')" for linear in linears]
@@ -111,7 +111,7 @@ def edit_svd(encoder: Encoder, moments: Mapping[GraphLinear, Moments[Float64]], 
 def edit_cholesky(
     encoder: Encoder, moments: Mapping[GraphLinear, Moments[Float64]], config: CholeskyConfig
 ) -> dict[GraphLinear, _Change]:
-    """Keep some hidden units of every MLP that is recognised, and its second linear fitted to them."""
+    """Keep the selected hidden units of every recognised MLP, and refit its second linear to them."""
     if not encoder.mlps:
         hint = "gated MLPs and activations per channel are not such; --method svd needs no pattern"
         raise InputError("cholesky: found no MLP in the graph: linear, activation, linear", hint)
@@ -132,7 +132,7 @@ def edit_cholesky(
 GRAPH_EDITS: Mapping[str, Callable[[Encoder, Mapping[GraphLinear, Moments[Float64]], Any], dict[GraphLinear, _Change]]] = {
     "none": edit_none, "svd": edit_svd, "cholesky": edit_cholesky,
 }  # fmt: skip
-"""What changes a graph, for every method of `vitnla.methods.METHODS` that works on graphs."""
+"""Method name -> graph edit, for every method of `vitnla.methods.METHODS` that supports graphs."""
 
 
 def _biased(linear: GraphLinear) -> bool:

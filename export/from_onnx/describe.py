@@ -1,4 +1,4 @@
-"""What an ONNX file does not say, or says only if it is one of ours: how its images are prepared, and its class names."""
+"""Preprocessing and class names of an ONNX file, from options or from the metadata that vitdeploy writes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vitnla.sources.description import Labels
 
 @dataclass(frozen=True)
 class Given:
-    """What the user says of the model.
+    """User-given description of the model.
 
     Args:
         preprocessing: a JSON file of our `Preprocessing`; or `mean` and `std` per channel, and `interpolation`, instead.
@@ -37,10 +37,10 @@ class Given:
 
 
 def find_preprocessing(source: OnnxSource, given: Given) -> Preprocessing:
-    """How images become the graph's input: from the options, else from the file's own metadata.
+    """Return the preprocessing, from the options, else from the file's metadata.
 
     Raises:
-        InputError: neither says it, both kinds of option were given, or what they say does not fit the graph.
+        InputError: neither has one, both kinds of option were given, or the preprocessing does not fit the graph.
     """
     found = _preprocessing(source, given)
     wanted = (source.channels or found.channels, source.size or found.image_size)
@@ -56,9 +56,9 @@ def find_preprocessing(source: OnnxSource, given: Given) -> Preprocessing:
 
 
 def find_labels(source: OnnxSource, given: Given, data: Dataset, classes: int) -> tuple[str, ...]:
-    """Class names in the order of the logits: from the file given, else from the metadata, else from the data, which is noted.
+    """Return class names in the order of the logits, from the file given, else the metadata, else the data (with a note).
 
-    Where the data have another number of classes, they are called by their numbers.
+    If the data have another number of classes, the names are the class numbers.
 
     Raises:
         InputError: the file or the metadata do not name as many as the graph has classes.

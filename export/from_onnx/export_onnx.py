@@ -1,4 +1,4 @@
-"""What `vitdeploy export --model onnx:FILE` does, from the words typed to the written bundle."""
+"""Pipeline of `vitdeploy export --model onnx:FILE`, from the command's request to the written bundle."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from vitnla.methods import METHODS, Method
 from vitnla.methods.registry import make_config
 
 PROBE_IMAGES = 32
-"""How many calibration images tell what the linears' outputs matter, where a budget is shared by it."""
+"""Number of calibration images for the sensitivities of the linears' outputs."""
 
 
 def export_onnx(request: OnnxRequest, on_step: Callable[[str], None]) -> Bundle:
-    """Read the graph, calibrate, decompose it in place of a model, and write a bundle.
+    """Read the graph, calibrate, decompose the graph itself, and write a bundle.
 
     Raises:
         VitDeployError: something given is not usable, or parity was not met; nothing is left behind.
@@ -77,7 +77,7 @@ def _method(name: str) -> Method[Any]:
 
 
 def _classes(source: OnnxSource, image: tuple[int, int, int]) -> int:
-    """How many logits the graph gives an image [C, H, W]."""
+    """Return the graph's number of logits for an image [C, H, W]."""
     batch = source.batch or 1
     found = GraphSession(source.model, source.batch).run(np.zeros((batch, *image), np.float32))[0]
     if found.ndim != 2 or len(found) != batch or found.dtype != np.float32:
@@ -93,7 +93,7 @@ def _moments(
     source: OnnxSource, linears: Sequence[EncoderLinear], split: Split, preprocessing: Preprocessing, *, weigh: bool,
     on_step: Callable[[str], None],
 ) -> dict[GraphLinear, Moments[Float64]]:  # fmt: skip
-    """What each linear sees, and, where the method shares out a budget by it, how much its output matters."""
+    """Return the moments of each linear's input, with output sensitivities if the method allocates a budget by them."""
     moments = collect(
         source, linears, split.images, preprocessing, lambda done, total: on_step(f"calibrating on {done} of {total} images")
     )

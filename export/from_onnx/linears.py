@@ -15,12 +15,12 @@ from vitnla.linalg.moments import Affine
 
 @dataclass(frozen=True, eq=False)
 class GraphLinear:
-    """y = W x + b somewhere in a graph.
+    """A linear y = W x + b of a graph.
 
     Args:
         node: the MatMul or Gemm.
         add: the node that adds the bias: an Add of its own, the Gemm itself, or `None` where there is no bias.
-        bias_at: at which of its inputs.
+        bias_at: index of the bias among the inputs of `add`.
         map: weight [out, in] and bias [out] (zeros where there is none), float32.
     """
 
@@ -31,19 +31,19 @@ class GraphLinear:
 
     @property
     def name(self) -> str:
-        """That of the node."""
+        """Name of the node."""
         return self.node.name or str(self.node.outputs[0].name)
 
     @property
     def x(self) -> ir.Value:
-        """What it is given."""
+        """Input value."""
         value = self.node.inputs[0]
         assert value is not None  # for the type checker: MatMul and Gemm have two inputs
         return value
 
     @property
     def y(self) -> ir.Value:
-        """What it gives, bias included."""
+        """Output value, after the bias."""
         return (self.add or self.node).outputs[0]
 
     @property
@@ -53,12 +53,12 @@ class GraphLinear:
 
     @property
     def stored_transposed(self) -> bool:
-        """Whether the node wants its weight as [out, in]."""
+        """Whether the node's weight is stored as [out, in]."""
         return self.node.op_type == "Gemm" and _number(self.node, "transB", 0) != 0
 
 
 def find_linears(model: ir.Model) -> list[GraphLinear]:
-    """Every linear of the graph itself, in its order; a Gemm that scales, or transposes its input, is not one.
+    """Return the linears of the graph, subgraphs excluded, in node order; a Gemm that scales or transposes its input is none.
 
     Raises:
         InputError: a linear is not float32, or not finite; names it.
@@ -79,7 +79,7 @@ def find_linears(model: ir.Model) -> list[GraphLinear]:
 
 
 def after_weights(linears: list[GraphLinear]) -> list[GraphLinear]:
-    """Those whose input has been through a convolution or a linear before: all but an embedding of patches by a linear."""
+    """Return the linears whose input depends on a convolution or another linear: all but a patch embedding by a linear."""
     weighted: set[ir.Value] = set()
     own = {linear.node for linear in linears}
     graph = linears[0].node.graph if linears else None
@@ -90,7 +90,7 @@ def after_weights(linears: list[GraphLinear]) -> list[GraphLinear]:
 
 
 def _weight(node: ir.Node) -> Matrix | None:
-    """[out, in], or `None` where the node is no such linear."""
+    """Return the weight [out, in], or `None` if the node is not a linear."""
     if node.op_type == "MatMul":
         found = constant(node.inputs[1])
         return found.T if found is not None and found.ndim == 2 and constant(node.inputs[0]) is None else None

@@ -1,4 +1,4 @@
-"""What an export of `onnx:FILE` is asked to do."""
+"""Request for an export of `onnx:FILE`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from export.from_onnx.describe import Given
 
 @dataclass(frozen=True)
 class OnnxRequest:
-    """What to export: `model` is `onnx:FILE`; the rest as in `export.pipeline.ExportRequest` and `export.bundle.writer.ExportOptions`."""
+    """A request for an export: `model` is `onnx:FILE`; the rest as in `export.pipeline.ExportRequest` and `export.bundle.plan.ExportOptions`."""
 
     model: str
     data: str

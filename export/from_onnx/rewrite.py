@@ -1,4 +1,4 @@
-"""Changes of a graph's linears. Nodes keep their names and the names of what they give, so that all else stays as it was."""
+"""Rewriting of a graph's linears. Nodes keep their names and output names, so that the rest of the graph is unchanged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitnla.linalg.moments import LowRankAffine
 
 
 def make_low_rank(model: ir.Model, linear: GraphLinear, new: LowRankAffine[Matrix]) -> None:
-    """Put a MatMul by V before the linear's node, which then multiplies by U; another bias takes the old one's place."""
+    """Insert a MatMul by V before the linear's node, which then multiplies by U; a new bias replaces the old one."""
     graph, node = model.graph, linear.node
     factor = new_constant(graph, f"{linear.name}.V", new.factors.V.T)
     first = ir.node("MatMul", [linear.x, factor], name=f"{linear.name}.V")
@@ -28,7 +28,7 @@ def make_low_rank(model: ir.Model, linear: GraphLinear, new: LowRankAffine[Matri
 
 
 def make_narrow(model: ir.Model, mlp: GraphMlp, fit: MlpFit[Matrix]) -> None:
-    """Keep the hidden units of an MLP that `fit` keeps, and give its second linear the map that reads them."""
+    """Keep the hidden units of an MLP that `fit` selects, and replace its second linear by the map fitted to them."""
     graph = model.graph
     _set_weight(graph, mlp.fc1, fit.first.weight, "kept")
     if mlp.fc1.add is not None:
@@ -45,7 +45,7 @@ def make_narrow(model: ir.Model, mlp: GraphMlp, fit: MlpFit[Matrix]) -> None:
 
 
 def drop_unused(model: ir.Model, before: frozenset[str]) -> None:
-    """Remove the initialisers, and the nodes that only pass constants on, that had a reader `before` and have none now."""
+    """Remove initialisers, and nodes on constants only, that had a reader `before` and have none now."""
     graph = model.graph
     while True:
         dead = [
@@ -62,13 +62,13 @@ def drop_unused(model: ir.Model, before: frozenset[str]) -> None:
 
 
 def values_in_use(model: ir.Model) -> frozenset[str]:
-    """Names of every value that has a reader."""
+    """Return the names of all values that have a reader."""
     values = [*model.graph.initializers.values(), *(value for node in model.graph for value in node.outputs)]
     return frozenset(str(value.name) for value in values if value.uses())
 
 
 def _set_weight(graph: ir.Graph, linear: GraphLinear, weight: Matrix, what: str) -> None:
-    """Give the node another weight [out, in], laid out as it reads it."""
+    """Replace the node's weight by another one [out, in], stored in the node's own layout."""
     stored = weight if linear.stored_transposed else weight.T
     linear.node.replace_input_with(1, new_constant(graph, f"{linear.name}.{what}", stored))
 

@@ -1,4 +1,4 @@
-"""How much each linear's output matters to the predictions, from forward passes alone: noise is added to it."""
+"""Sensitivity of the predictions to each linear's output, from forward passes with added noise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vitnla.linalg.low_rank import output_error
 from vitnla.linalg.moments import Moments
 
 _RELATIVE = 1e-2
-"""Noise over the root mean square of the output: small enough for the second order, far above float32's rounding."""
+"""Noise relative to the RMS of the output: small enough for a second-order expansion, far above float32 rounding."""
 _BATCH = 8
 
 
@@ -27,14 +27,14 @@ def sensitivities(
     source: OnnxSource, linears: Sequence[EncoderLinear], moments: Mapping[str, Moments[Float64]], images: Images,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[float]:  # fmt: skip
-    """The mean Fisher information of the class about one element of each linear's output, as `vitnla.calibration.collect` defines it.
+    """Return the mean Fisher information per element of each linear's output, as defined in `vitnla.calibration.collect`.
 
     A change dy of an output changes the class probabilities by KL = dyT F dy / 2 to second order (Amari 1998). With random
     signs times s as dy, its mean is s^2 tr(F) / 2 (Hutchinson 1990): one forward pass per linear estimates tr(F), where
     torch takes one backward pass.
 
     Args:
-        images: [N, C, H, W], as the graph takes them. Where its batch is fixed, N is a multiple of that.
+        images: [N, C, H, W], in the graph's input format. If its batch is fixed, N is a multiple of it.
     """
     noisy = source.model.clone()
     inputs = [_add_noise(noisy, one) for one in linears]
@@ -86,7 +86,7 @@ def _scale(one: EncoderLinear, moments: Moments[Float64]) -> float:
 
 
 def _divergence(logits: Float64, changed: Float64) -> float:
-    """Mean KL(p || q) in nats per image, to second order in the change of the logits."""
+    """Return the mean KL(p || q) in nats per image, to second order in the change of the logits."""
     exponentials = np.exp(logits - logits.max(1, keepdims=True))
     p = exponentials / exponentials.sum(1, keepdims=True)
     change = changed - logits

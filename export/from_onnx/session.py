@@ -20,12 +20,12 @@ Arrays = list[NDArray[np.float32]]
 
 
 class GraphSession:
-    """A session of a graph or of a file; the first graph input is the images.
+    """An ONNX Runtime session of a graph or of a file; the first graph input is the images.
 
     Args:
         model: the graph, or an ONNX file.
-        batch: the only batch size it runs at; `None` for any.
-        optimised: whether ONNX Runtime may rewrite it. References are computed on the graph as it is.
+        batch: fixed batch size; `None` for any.
+        optimised: whether ONNX Runtime may optimise it. References are computed on the unoptimised graph.
     """
 
     def __init__(self, model: ir.Model | Path, batch: int | None, *, optimised: bool = True) -> None:
@@ -48,7 +48,7 @@ class GraphSession:
     def run(
         self, images: Images, outputs: Sequence[str] | None = None, more: dict[str, NDArray[np.float32]] | None = None
     ) -> Arrays:
-        """The graph outputs of that name, all of them where `None`, for one batch that it can run.
+        """Return the graph outputs of these names (`None` is all) for one batch of a size that the graph supports.
 
         Raises:
             InputError: the graph refuses the images.
@@ -61,7 +61,7 @@ class GraphSession:
         return found
 
     def __call__(self, images: Images) -> Logits:
-        """Images [N, C, H, W] -> logits [N, classes]; a fixed batch is filled up with repetitions, whose logits are dropped."""
+        """Return logits [N, classes] of images [N, C, H, W]; a fixed batch is padded with repetitions, whose logits are dropped."""
         if self._batch is None:
             return np.asarray(self.run(images)[0], np.float32)
         parts = []
@@ -73,7 +73,7 @@ class GraphSession:
 
 
 def with_outputs(model: ir.Model, names: Sequence[str]) -> ir.Model:
-    """A clone whose outputs are the inner values of those names."""
+    """Return a clone whose outputs are the inner values of these names."""
     marked = model.clone()
     values = {str(value.name): value for node in marked.graph for value in node.outputs}
     marked.graph.outputs.clear()

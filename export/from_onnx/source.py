@@ -1,4 +1,4 @@
-"""Reading a third party's ONNX file, and refusing what cannot be decomposed."""
+"""Reading of third-party ONNX files, with checks that they can be decomposed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vitnla.common.files import sha256_file
 
 PREFIX = "onnx:"
 OLDEST_OPSET = 13
-"""From here on operators take their axes as inputs or not at all as this package writes them, and every runtime reads them."""
+"""Oldest supported opset: since then operators take axes in the form that this package writes, and every runtime reads it."""
 _QUANTISED = frozenset(
     {
         "ConvInteger",
@@ -33,14 +33,14 @@ _QUANTISED = frozenset(
 
 @dataclass(frozen=True)
 class OnnxSource:
-    """A graph from images [B, C, H, W] to logits [B, classes], float32, as it was found.
+    """A graph from images [B, C, H, W] to logits [B, classes], float32, as read from its file.
 
     Args:
         spec: `onnx:FILE`.
         sha256: of the file, and of its external data.
-        model: never changed; methods work on clones.
-        batch: the only batch size it runs at; `None` where that is dynamic.
-        channels: of the images; `None` where dynamic, as is `size`, the side of the square.
+        model: the graph, never changed; methods edit clones.
+        batch: fixed batch size; `None` if dynamic.
+        channels: of the images; `None` if dynamic, as is `size`, the side of the square.
         files: the ONNX file, and those that hold its weights.
     """
 
@@ -57,15 +57,15 @@ class OnnxSource:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the file says of itself."""
+        """Metadata of the file."""
         return dict(self.model.metadata_props)
 
 
 def read_source(spec: str) -> OnnxSource:
-    """Read `onnx:FILE`, to be decomposed.
+    """Read `onnx:FILE` for a decomposition.
 
     Raises:
-        InputError: the file is missing, damaged, of another kind than the above, quantised, or holds NaN.
+        InputError: the file is missing or damaged, is no float32 graph from images to logits, is quantised, or holds NaN.
     """
     source = read_graph(spec)
     path = Path(spec.removeprefix(PREFIX))
@@ -79,7 +79,7 @@ def read_source(spec: str) -> OnnxSource:
 
 
 def read_graph(spec: str) -> OnnxSource:
-    """Read `onnx:FILE`, to be run as it is: any operators, opset and precision inside.
+    """Read `onnx:FILE` to run it unchanged, with any operators, opset and inner precision.
 
     Raises:
         InputError: the file is missing or damaged, or takes or gives something else than images and logits.
@@ -96,7 +96,7 @@ def read_graph(spec: str) -> OnnxSource:
 
 
 def _load(path: Path) -> tuple[ir.Model, list[Path]]:
-    """The model with all weights in memory, and the files that it came from."""
+    """Return the model with all weights in memory, and the files that it was read from."""
     hint = "export or copy it again, with its external data beside it"
     try:
         onnx.checker.check_model(str(path))
@@ -110,9 +110,9 @@ def _load(path: Path) -> tuple[ir.Model, list[Path]]:
 
 
 def _fix_weights(model: ir.Model) -> None:
-    """Weights that are graph inputs too, so that a caller might replace them, become weights only (IR version 4 or newer).
+    """Turn weights that are also graph inputs, and so replaceable by a caller, into weights only (IR version 4 or newer).
 
-    Exporters wrote them so before IR version 4. Methods replace weights, and a graph input is never dropped as unused.
+    Exporters wrote such weights before IR version 4. Methods replace weights, and a graph input is never dropped as unused.
     """
     for value in [value for value in model.graph.inputs if value.is_initializer()]:
         model.graph.inputs.remove(value)
@@ -150,7 +150,7 @@ def _image_shape(path: Path, image: ir.Value) -> tuple[int | None, int | None, i
 
 
 def _require_numbers(path: Path, model: ir.Model) -> None:
-    """Refuse NaN. Infinities may be meant, as in masks; those in linears are refused where linears are read."""
+    """Check for NaN. Infinities may be intended, as in masks; those in linears are rejected when linears are read."""
     for tensor in _tensors(model):
         array = tensor.numpy()
         if np.issubdtype(array.dtype, np.floating) and np.isnan(array).any():

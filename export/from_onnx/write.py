@@ -1,4 +1,4 @@
-"""From a decomposed graph to a bundle: write, verify, describe. There is no torch model, so there is no checkpoint."""
+"""Export of a decomposed graph to a bundle: write, verify, describe. Without a torch model there is no checkpoint."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ _BATCH = "batch"
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What is to be written.
+    """The graph to write, and its origin.
 
     Args:
-        source: the graph as it was given.
-        model: the graph as the method left it.
-        result: what the method did.
+        source: the original graph.
+        model: the decomposed graph.
+        result: of the method.
         image: (C, H, W).
     """
 
@@ -60,7 +60,7 @@ class Work:
 def write_bundle(
     work: Work, request: OnnxRequest, config: Record, data: tuple[str, Split], destination: Path, on_step: Callable[[str], None]
 ) -> Bundle:
-    """Write and verify. The folder appears at `destination` whole, or not at all.
+    """Write and verify a bundle. The folder at `destination` is created atomically.
 
     Parity is between the written file, as ONNX Runtime runs it, and a reference graph in memory that ONNX Runtime may not
     optimise: the original where the method changed nothing, else the rewritten one (see `runtime.bundle.schema.Reference`). Accuracy
@@ -113,7 +113,7 @@ def write_bundle(
 
 
 def _write_graph(path: Path, work: Work, method: str) -> Graph:
-    """Write the graph with our fields beside the metadata it came with; return what the manifest says of it."""
+    """Write the graph with our fields added to its metadata; return the manifest's record of the graph."""
     proto: onnx.ModelProto = ir.to_proto(ir.external_data.load_to_model(work.model.clone()))
     source = work.source
     ranks = {f"{row.block}.{row.linear}": row.rank for row in work.result.layers if row.rank is not None}

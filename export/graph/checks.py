@@ -1,4 +1,4 @@
-"""What must hold for every graph that leaves `export`, whoever rewrote it last."""
+"""Checks of every exported graph, after the last rewrite."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_graph(model: onnx.ModelProto, config: ViTConfig, embedding: Embedding 
         embedding: of preprocessing, where the graph has been given it.
 
     Raises:
-        VerdictError: says what was expected and what the graph holds.
+        VerdictError: a check failed; gives the expected and the found value.
     """
     require_standard_operators(model)
     given, answer = tensor_specs(config, embedding)

@@ -1,4 +1,4 @@
-"""Writing an ONNX model to disk, checked, with its weights beside it where they are too big for one file."""
+"""Writing of ONNX models to disk, checked, with external weights where they are too large for one file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXTERNAL_ABOVE = (2 << 30) - (16 << 20)
 
 
 def fits_one_file(model: onnx.ModelProto) -> bool:
-    """Whether the model can be serialised as one protobuf message."""
+    """Return whether the model can be serialised as one protobuf message."""
     return initialiser_bytes(model) <= EXTERNAL_ABOVE
 
 
@@ -50,5 +50,5 @@ def check_file(path: Path) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What an exception of a native library says first."""
+    """Return the first line of an exception's message; native libraries add many more."""
     return str(error).strip().partition("\n")[0]

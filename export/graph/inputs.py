@@ -1,4 +1,4 @@
-"""From images to what a bundle's graph takes: the one place that knows, for its export, its accuracy and its users."""
+"""Conversion of images to the input of a bundle's graph, for export, accuracy and users."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Prepare = Callable[[Images], NDArray[np.float32 | np.uint8]]
 
 
 def preparation(preprocessing: Preprocessing, spec: TensorSpec) -> Prepare:
-    """What turns images, uint8 [N, H, W, C] or files, into the graph's input.
+    """Return the function that converts images, uint8 [N, H, W, C] or files, to the graph's input.
 
     Args:
         preprocessing: of the model.
@@ -28,5 +28,5 @@ def preparation(preprocessing: Preprocessing, spec: TensorSpec) -> Prepare:
 
 
 def bundle_preparation(bundle: Bundle) -> Prepare:
-    """The same for a bundle that is there already."""
+    """Return `preparation` of an existing bundle."""
     return preparation(Preprocessing.model_validate(bundle.manifest.preprocessing), bundle.manifest.input)

@@ -1,4 +1,4 @@
-"""What an ONNX graph is made of."""
+"""Inspection of ONNX graphs: operators, low-rank pairs, linears, sizes, element types."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TRANSPARENT = frozenset({"Cast", "Identity", "Reshape"})
 
 @dataclass(frozen=True)
 class LowRankPair:
-    """Two chained linears with constant weights and nothing but reshapes between: names of their nodes' outputs, inner width."""
+    """Two chained linears with constant weights and only reshapes between: their nodes' output names, inner width."""
 
     first: str
     second: str
@@ -27,12 +27,12 @@ class LowRankPair:
 
 
 def operator_counts(model: onnx.ModelProto) -> dict[str, int]:
-    """How often each operator occurs, in alphabetical order."""
+    """Return operator -> number of occurrences, in alphabetical order."""
     return dict(sorted(Counter(node.op_type for node in all_nodes(model.graph)).items()))
 
 
 def require_standard_operators(model: onnx.ModelProto) -> None:
-    """Refuse operators that a runtime without extensions would not know.
+    """Check that all operators are standard ONNX, so that a runtime needs no extensions.
 
     Raises:
         VerdictError: names the operator and its domain.
@@ -46,9 +46,9 @@ def require_standard_operators(model: onnx.ModelProto) -> None:
 
 
 def low_rank_pairs(model: onnx.ModelProto) -> list[LowRankPair]:
-    """Every pair x -> (x V) U in the graph, in the order of the nodes.
+    """Return every pair x -> (x V) U in the graph, in node order.
 
-    A simplifier that multiplies the two constant factors out turns a pair into one dense linear, and it is no longer found here.
+    A pair whose constant factors a simplifier has multiplied out is one dense linear, and is not found.
     """
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     consumers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
@@ -70,12 +70,12 @@ def low_rank_pairs(model: onnx.ModelProto) -> list[LowRankPair]:
 
 
 def initialiser_bytes(model: onnx.ModelProto) -> int:
-    """Size of all weights: protobuf cannot write a file of 2 GB or more, so this decides where they are stored."""
+    """Return the size of all weights in bytes; it decides where they are stored, since protobuf's limit is 2 GiB."""
     return sum(tensor_bytes(tensor) for tensor in model.graph.initializer)
 
 
 def tensor_bytes(tensor: onnx.TensorProto) -> int:
-    """Bytes of one tensor's elements."""
+    """Return the size of a tensor's elements in bytes."""
     count = 1
     for size in tensor.dims:
         count *= size
@@ -83,7 +83,7 @@ def tensor_bytes(tensor: onnx.TensorProto) -> int:
 
 
 def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """The nodes of a graph and of the graphs inside its control flow."""
+    """Yield the nodes of a graph and of the subgraphs in its control flow."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
@@ -92,7 +92,7 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def linear_shape(node: onnx.NodeProto, weights: dict[str, tuple[int, ...]]) -> tuple[int, int] | None:
-    """(in, out) of a MatMul or Gemm of its first input with a constant matrix; `None` for any other node."""
+    """Return (in, out) of a MatMul or Gemm of its first input with a constant matrix; `None` for any other node."""
     if node.op_type not in _LINEAR or len(weights.get(node.input[1], ())) != 2:
         return None
     rows, columns = weights[node.input[1]]
@@ -101,7 +101,7 @@ def linear_shape(node: onnx.NodeProto, weights: dict[str, tuple[int, ...]]) -> t
 
 
 def _next_linear(node: onnx.NodeProto, consumers: dict[str, list[onnx.NodeProto]], outputs: set[str]) -> onnx.NodeProto | None:
-    """The linear that alone reads what `node` computes, through nothing but reshapes."""
+    """Return the linear that is the only reader of `node`'s output, through reshapes at most; `None` if there is none."""
     while True:
         value = node.output[0]
         readers = [reader for reader in consumers[value] if reader.op_type != "Shape"]
@@ -115,7 +115,7 @@ def _next_linear(node: onnx.NodeProto, consumers: dict[str, list[onnx.NodeProto]
 
 
 def value_types(model: onnx.ModelProto) -> dict[str, int]:
-    """Element type of every value of the graph that ONNX can infer. Weights are not looked at, so that size does not matter."""
+    """Return value name -> element type, as far as ONNX can infer it; weights are not read, so model size does not matter."""
     skeleton = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     skeleton.graph.node.extend(model.graph.node)
     skeleton.graph.name = "types"

@@ -1,4 +1,4 @@
-"""The manifest's key fields inside the ONNX file itself, for programs that have nothing but that file."""
+"""The manifest's key fields in the ONNX file's metadata, for programs that have only that file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PREFIX = "vitdeploy."
 
 
 def key_fields(source: SourceModel, config: ViTConfig, method: str, version: str, *, embedded: bool = False) -> dict[str, str]:
-    """What a reader of `model.onnx` can ask for.
+    """Return the metadata entries of `model.onnx` for a torch model.
 
     Returns:
         `vitdeploy.version`, `.method`, `.ranks`, `.widths`, `.source`, `.source_sha256`, `.preprocessing`,
@@ -49,7 +49,7 @@ def fields(
     *, version: str, method: str, ranks: Mapping[str, int], widths: Mapping[str, tuple[int, int]], source: str,
     source_sha256: str, preprocessing: Preprocessing, labels: Sequence[str], embedded: bool = False,
 ) -> dict[str, str]:  # fmt: skip
-    """The entries that `key_fields` describes."""
+    """Return the metadata entries as `key_fields`, from the values themselves."""
     texts = {
         "version": version,
         "method": method,
@@ -70,12 +70,12 @@ def write_metadata(model: onnx.ModelProto, fields: dict[str, str]) -> None:
 
 
 def write_metadata_into(path: Path, fields: dict[str, str]) -> None:
-    """Replace the `metadata_props` of a file, atomically; weights beside it stay as they are."""
+    """Replace the `metadata_props` of a file, atomically; external weights are not touched."""
     model = onnx.load(path, load_external_data=False)
     write_metadata(model, fields)
     write_atomically(path, model.SerializeToString())
 
 
 def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
-    """The model's `metadata_props` as a mapping."""
+    """Return the model's `metadata_props` as a mapping."""
     return {entry.key: entry.value for entry in model.metadata_props}

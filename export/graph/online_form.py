@@ -1,4 +1,4 @@
-"""Rows that decompose activations: which form of them the graph holds, and whether that form is faithful."""
+"""Online decomposition of activations: the form of it in the graph, and the check that this form is accurate."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from vitnla.model.config import Truncation
 from vitnla.model.vit import VisionTransformer
 
 IMAGES = 64
-"""How many images the form is tried on: a gap between singular values is a matter of each image."""
+"""Number of images that the form is checked on: gaps between singular values differ by image."""
 _BATCHES = (1, 2, 7, IMAGES)
 
 
 def online_form(model: VisionTransformer, images: Images) -> OnlineForm | None:
-    """How `model.exportable()` does the model's online decomposition; `None` for a model that has none.
+    """Return the form of online decomposition in `model.exportable()`; `None` for a model that has none.
 
     Args:
         model: a model in its exact form.
@@ -30,10 +30,10 @@ def online_form(model: VisionTransformer, images: Images) -> OnlineForm | None:
 
 
 def require_faithful(online: OnlineForm | None, *, allowed: bool) -> None:
-    """Refuse a form that is not what torch computes.
+    """Check that the logits of the exportable form are torch's.
 
     Raises:
-        VerdictError: says by how much the logits differ, and why that can be.
+        VerdictError: the logits differ; gives the difference and the likely cause.
     """
     if online is None or online.parity.met or allowed:
         return

@@ -1,4 +1,4 @@
-"""Parity: logits of an ONNX file against those of torch or of another graph, and predictions for many images."""
+"""Parity of the logits of an ONNX file with those of torch or of another graph, and predictions for many images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]
 
 
 class OnnxModel:
-    """A file, or a serialised graph, in ONNX Runtime on the CPU. There is no manifest yet, so this cannot be a runner's session."""
+    """An ONNX file or serialised graph in ONNX Runtime on the CPU. Not a runner's session, since those need a manifest."""
 
     def __init__(self, path: Path | bytes) -> None:
         options = new_session_options()
@@ -37,12 +37,12 @@ class OnnxModel:
         self._input = self._session.get_inputs()[0].name
 
     def __call__(self, images: Images) -> Logits:
-        """Images as the graph takes them -> logits [B, classes]."""
+        """Return the logits [B, classes] of images in the graph's input format."""
         return np.asarray(self._session.run(None, {self._input: images})[0], np.float32)
 
 
 def torch_logits(model: nn.Module, images: Images) -> Logits:
-    """The reference: float32 logits [B, classes] of torch on the CPU."""
+    """Return the reference logits, float32 [B, classes], of torch on the CPU."""
     import torch  # an ONNX file is verified without it
 
     with torch.inference_mode():
@@ -54,7 +54,7 @@ def measure_parity(
     onnx_model: Callable[[Images], Logits], model: nn.Module, images: Images,
     batches: tuple[int, ...] = BATCHES, tolerance: float = TOLERANCE,
 ) -> Parity:  # fmt: skip
-    """Compare logits with torch's, see `compare`."""
+    """Compare the logits of an ONNX file with torch's, see `compare`."""
     return compare(onnx_model, partial(torch_logits, model), images, batches, tolerance)
 
 
@@ -69,7 +69,7 @@ def compare(
 
 
 def answer(onnx_model: Callable[[Images], Logits], prepare: Prepare, images: Pixels, on_progress: Progress) -> Logits:
-    """Logits [N, classes] of images [N], batch by batch."""
+    """Return the logits [N, classes] of images [N], computed batch by batch."""
     logits = []
     for start in range(0, len(images), _BATCH):
         logits.append(onnx_model(prepare(images[start : start + _BATCH])))
@@ -78,13 +78,13 @@ def answer(onnx_model: Callable[[Images], Logits], prepare: Prepare, images: Pix
 
 
 def as_logits(output: str) -> Callable[[Logits], Logits]:
-    """What reads the logits [B, classes] out of a graph's answers, which may be `probabilities`: up to a constant, their logarithm."""
+    """Return the function from graph outputs to logits [B, classes]; of `probabilities`, the logarithm (up to a constant)."""
     return lambda answers: answers if output == "logits" else as_log(answers)
 
 
 @contextlib.contextmanager
 def runtime_model(bundle: Bundle, runtime: str) -> Iterator[Callable[[Images], Logits]]:
-    """The bundle on a runtime of its own, in this process.
+    """Open a bundle on a runtime in this process; yield the function from images to logits.
 
     Raises:
         MissingDependencyError: the runtime is not installed.

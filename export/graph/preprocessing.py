@@ -1,8 +1,8 @@
-"""Preprocessing inside the graph: it takes uint8 pixels [batch, H, W, C], and answers with logits or probabilities.
+"""Preprocessing inside the graph: uint8 pixels [batch, H, W, C] -> logits or probabilities.
 
-A post-step on a finished fp32 graph. Its operators are Cast, Transpose, up to two MatMul (each with a Clip where the filter
+Applied to a finished fp32 graph. Its operators are Cast, Transpose, up to two MatMul (each with a Clip where the filter
 overshoots), Mul, Add and, for probabilities, Softmax. Their names begin with `preprocessing/`, so that a later conversion to
-another precision can leave them as they are.
+another precision can skip them.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ _SMALLEST, _LARGEST = 1, 8192
 
 @dataclass(frozen=True)
 class Embedding:
-    """That the graph is to preprocess.
+    """Options of preprocessing inside the graph.
 
     Args:
-        size: (height, width) of the pixels that it takes; `None` is the model's own, so nothing is resized.
-        output: what it answers with.
+        size: (height, width) of the input pixels; `None` is the model's own, so nothing is resized.
+        output: kind of the graph's output.
     """
 
     size: tuple[int, int] | None = None
     output: OutputKind = "logits"
 
     def pixel_map(self, preprocessing: Preprocessing) -> PixelMap:
-        """What the graph does to pixels.
+        """Return the constant arrays by which the graph preprocesses pixels.
 
         Raises:
-            InputError: it would have to crop.
+            InputError: the graph would have to crop.
         """
         side = preprocessing.image_size
         if self.size not in (None, (side, side)) and (preprocessing.crops or preprocessing.fit == "shortest"):
@@ -52,7 +52,7 @@ class Embedding:
 
 
 def parse_embedding(embed: bool, input_size: str | None, output_kind: str) -> Embedding | None:
-    """Read the options of `vitdeploy export`.
+    """Parse the preprocessing options of `vitdeploy export`; return `None` if the graph is not to preprocess.
 
     Raises:
         InputError: an option is malformed, or given without `--embed-preprocessing`.
@@ -63,13 +63,13 @@ def parse_embedding(embed: bool, input_size: str | None, output_kind: str) -> Em
     if not embed:
         if input_size is not None or kind != "logits":
             given = "--input-size" if input_size is not None else "--output-kind"
-            raise InputError(f"{given} is about a graph that preprocesses", "add --embed-preprocessing")
+            raise InputError(f"{given} requires --embed-preprocessing", "add --embed-preprocessing")
         return None
     return Embedding(None if input_size is None else _parse_size(input_size), kind)
 
 
 def tensor_specs(config: ViTConfig, embedding: Embedding | None) -> tuple[TensorSpec, TensorSpec]:
-    """The graph's input and its output."""
+    """Return name, dtype and shape of the graph's input and output."""
     side = config.image_size
     shape: tuple[int | str, ...] = (BATCH, config.channels, side, side)
     dtype, answer = "float32", OUTPUT
@@ -83,7 +83,7 @@ def tensor_specs(config: ViTConfig, embedding: Embedding | None) -> tuple[Tensor
 
 
 def embed(model: onnx.ModelProto, pixels: PixelMap, specs: tuple[TensorSpec, TensorSpec]) -> onnx.ModelProto:
-    """A copy of a graph, float32 [batch, C, S, S] -> logits, that takes and gives what `specs` say."""
+    """Return a copy of a graph, float32 [batch, C, S, S] -> logits, with the input and output of `specs`."""
     embedded = onnx.ModelProto()
     embedded.CopyFrom(model)
     graph = embedded.graph
@@ -102,7 +102,7 @@ def embed(model: onnx.ModelProto, pixels: PixelMap, specs: tuple[TensorSpec, Ten
 
 
 def _front(graph: onnx.GraphProto, source: str, pixels: PixelMap) -> list[onnx.NodeProto]:
-    """The nodes from uint8 pixels to the model's input; their constants are added to `graph`."""
+    """Return the nodes from uint8 pixels to the model's input; their constants are added to `graph`."""
     nodes: list[onnx.NodeProto] = []
 
     def add(kind: str, inputs: list[str], **attributes: Any) -> str:

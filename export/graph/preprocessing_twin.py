@@ -1,4 +1,4 @@
-"""The torch twin of a graph with its preprocessing inside: what the graph is checked against, and what the torch runner runs."""
+"""Torch counterpart of a graph with preprocessing inside: reference of the parity check, and model of the torch runner."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vitnla.data.pixel_map import PixelMap
 from vitnla.data.preprocessing import Preprocessing
 
 GREY_LEVELS = 1.25
-"""Most that resized pixels may differ from Pillow's, in levels of 0 to 255. Pillow rounds to whole levels after each of its two
+"""Largest difference of resized pixels from Pillow's, in grey levels of 0 to 255. Pillow rounds to whole levels after each of its two
 passes: half a level after the second, and half a level of the first times the sum of the filter's weights without their signs,
 which is 1, or up to 1.25 for bicubic."""
 
@@ -29,7 +29,7 @@ class EmbeddedViT(nn.Module):
             self.register_buffer(name, torch.tensor(array), persistent=False)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Pixels as the model takes them: float32 [B, C, S, S]."""
+        """Convert pixels to the model's input, float32 [B, C, S, S]."""
         pixels = images.permute(0, 3, 1, 2).float()
         for name in self.order:
             matrix = self.get_buffer(name)
@@ -46,13 +46,13 @@ class EmbeddedViT(nn.Module):
 
 @torch.inference_mode()
 def require_same_pixels(twin: EmbeddedViT, preprocessing: Preprocessing, images: NDArray[np.uint8]) -> float:
-    """Compare what reaches the model with what `preprocessing` makes of the same images [N, H, W, C].
+    """Compare the model's input with the result of `preprocessing` for the same images [N, H, W, C].
 
     Returns:
         The largest difference, in grey levels of 0 to 255.
 
     Raises:
-        VerdictError: it is more than Pillow's rounding can explain.
+        VerdictError: the difference is more than Pillow's rounding can explain.
     """
     side = preprocessing.image_size
     # Pixels of the model's own size were cut before they came here, and must not be cut again.

@@ -1,4 +1,4 @@
-"""Constant folding and clean-up by onnxsim, whose result is used only if it keeps what matters.
+"""Constant folding and clean-up by onnxsim; the result is used only if it passes the graph checks.
 
 By itself onnxsim turns every MatMul + Add of tokens into a Gemm between two Reshapes. In fp32 no runtime minds (ONNX Runtime, OpenVINO),
 but in OpenVINO's int8 the Reshapes cost a fifth: on DINOv2 ViT-S/14 at batch 16, 79 against 96 ms. So that pass is switched off.
@@ -21,14 +21,14 @@ _SKIPPED = ("fuse_matmul_add_bias_into_gemm_batched",)
 
 @dataclass(frozen=True)
 class Simplified:
-    """The graph to go on with, and what became of the simplifier, for the manifest."""
+    """The graph to export, and the simplifier's outcome for the manifest."""
 
     model: onnx.ModelProto
     note: str
 
 
 def simplify(model: onnx.ModelProto, config: ViTConfig) -> Simplified:
-    """Simplify a traced graph; keep the traced one, and say why, where the simplifier fails or breaks a guard.
+    """Simplify a traced graph; keep the traced one, with the reason, if the simplifier fails or breaks a guard.
 
     The traced graph is correct and has been through torch's own optimiser, so it is the better of two answers to a broken
     simplifier; the note goes into the manifest, where it cannot be overlooked. Guards on the graph itself are `check_graph`'s.

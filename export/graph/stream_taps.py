@@ -1,4 +1,4 @@
-"""Places in a graph where the residual stream can be read: the inputs of its norms, which no rewriting renames beyond recognition."""
+"""Points of a graph where the residual stream can be read: the inputs of its norms, which survive rewriting."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from export.graph.inspect import value_types
 from vitnla.common.errors import InputError
 
 _PARTS = ("Gather", "Slice", "Split", "Squeeze")
-"""What takes tokens out of the stream; the last norm may be of those alone that are pooled."""
+"""Operators that select tokens from the stream; the last norm may apply to the pooled tokens only."""
 _NORMS = ("LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization")
 
 
 @dataclass(frozen=True)
 class Tap:
-    """A value of a graph, and which part of the network has just been added to it."""
+    """A value of a graph, and the part of the network that was added to it last."""
 
     layer: str
     part: str
@@ -25,13 +25,13 @@ class Tap:
 
 
 def find_taps(model: onnx.ModelProto, *, embed_norm: bool = False) -> tuple[Tap, ...]:
-    """The residual stream after the embedding and after the attention and the MLP of every block, then the output.
+    """Return the taps after the embedding and after the attention and the MLP of every block, then the output.
 
-    The norms of pre-norm blocks read it in this order, whatever the values are called and in whatever precision they are.
+    The norms of pre-norm blocks read the stream in this order, independent of value names and precision.
 
     Args:
         model: a graph of a pre-norm transformer, nodes in topological order.
-        embed_norm: whether a norm of its own comes before the first block; it is skipped.
+        embed_norm: whether a separate norm precedes the first block; it is skipped.
 
     Raises:
         InputError: the graph has too few norms that can be recognised.
@@ -52,7 +52,7 @@ def find_taps(model: onnx.ModelProto, *, embed_norm: bool = False) -> tuple[Tap,
 
 
 def marked(model: onnx.ModelProto, tap: Tap) -> onnx.ModelProto:
-    """A copy whose first output is the tap; the graph's own stays, so that a runtime sees the network whole."""
+    """Return a copy with the tap as first output; the graph's own output stays, so that a runtime sees the whole network."""
     made = onnx.ModelProto()
     made.CopyFrom(model)
     (own,) = made.graph.output
@@ -84,7 +84,7 @@ def _sum_with(model: onnx.ModelProto, value: str) -> str | None:
 
 
 def _declare(model: onnx.ModelProto, value: str) -> None:
-    """Give the new output its element type, which ONNX wants to know; the shape may stay unknown."""
+    """Set the element type of the new output, which ONNX requires; the shape may stay unknown."""
     known = {one.name: one for one in model.graph.value_info}
     if value in known:
         model.graph.output[0].CopyFrom(known[value])

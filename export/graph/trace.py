@@ -1,4 +1,4 @@
-"""From a `VisionTransformer` to an ONNX graph, through `torch.export`."""
+"""Tracing of a `VisionTransformer` to an ONNX graph, by `torch.export`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from vitnla.model.vit import VisionTransformer
 
 INPUT, OUTPUT, BATCH = "images", "logits", "batch"
 DEFAULT_OPSET, OPSETS = 20, range(18, 24)
-"""18 is the oldest that torch's exporter writes, 23 the newest. From 23 on attention is one `Attention` node, which TensorRT
+"""Default and supported opsets: torch's exporter writes 18 to 23. From 23 on attention is one `Attention` node, which TensorRT
 for RTX refuses in FP32; below, it is MatMul, Softmax and MatMul, which every runtime knows."""
 
 
 def check_opset(opset: int) -> None:
-    """Refuse an opset that the exporter cannot write.
+    """Check that the exporter can write an opset.
 
     Raises:
         InputError: names the range.
@@ -61,7 +61,7 @@ def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what torch says on every export (no torchvision, deprecations of its own): none of it is the user's to mend."""
+    """Silence torch's warnings on every export (no torchvision, deprecations of its own): no user can act on them."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,1 +1,1 @@
-"""What the operators of a ViT cost on a runtime of this machine, for `--target-latency`."""
+"""Latency of a ViT's operators on a runtime of this machine, for `--target-latency`."""

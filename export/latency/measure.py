@@ -1,4 +1,4 @@
-"""Measures what a ViT's operators cost on a runtime of this machine, for `--target-latency`."""
+"""Measurement of the latency of a ViT's operators on a runtime of this machine, for `--target-latency`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 def cached_latency(
     config: ViTConfig, target: RuntimePrecision, batch: int, threads: int, on_progress: Progress = lambda done, total: None
 ) -> LatencyModel:
-    """What `measure_latency` returns, from the cache where it was measured before on this machine for blocks of this shape."""
+    """Return `measure_latency`, from the cache if measured before on this machine for blocks of this shape."""
     facts = machine_facts()
     shape = repr((config.dim, config.tokens, config.position.to_json(), sorted({block.to_json() for block in config.blocks})))
     where = f"{target.label} {target.version()} {facts['cpu']} {facts['cores_usable']}"
@@ -46,7 +46,7 @@ def cached_latency(
 def measure_latency(
     config: ViTConfig, target: RuntimePrecision, batch: int, threads: int, on_progress: Progress = lambda done, total: None
 ) -> LatencyModel:
-    """Time linears, attentions and activations of the sizes that a decomposition of `config` may have, interleaved, and fit.
+    """Fit a latency model to interleaved timings of operators of the sizes that a decomposition of `config` may have.
 
     Args:
         config: the dense model.
@@ -74,7 +74,7 @@ def measure_latency(
 
 
 def _time(found: list[Operator], target: RuntimePrecision, threads: int, on_progress: Progress) -> NDArray[np.float64]:
-    """Nanoseconds of one copy of each: the median over rounds of the mean in a round, so that drift hits all alike."""
+    """Return nanoseconds per copy of each operator: median over rounds of a round's mean, so that drift affects all equally."""
     calls = [open_operator(target, operator.graph, threads) for operator in found]
     for call in calls:
         call()

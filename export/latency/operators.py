@@ -1,4 +1,4 @@
-"""The operators of a ViT, each as an ONNX graph of a few copies, at the sizes that a decomposition may give them."""
+"""Operators of a ViT at the sizes that a decomposition may give them, each as an ONNX graph of several copies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vitnla.common.registry import Registry
 from vitnla.model.config import BlockConfig, ViTConfig
 
 COPIES = 4
-"""Equal operators in one graph, each with its own weights: what one call of a session costs by itself is shared among them."""
+"""Copies of the operator in one graph, each with its own weights, to amortise the overhead of a session call."""
 _SHARES = (0.25, 0.5, 0.75, 1.0)
 _OPSET, _IR = 20, 10
 _INSTEAD = "choose a target of MACs, which needs no measurement"
@@ -26,7 +26,7 @@ _INSTEAD = "choose a target of MACs, which needs no measurement"
 
 @dataclass(frozen=True)
 class Operator:
-    """Something to measure: a graph with `COPIES` of it, and the terms that its time is made of."""
+    """An operator to time: a graph with `COPIES` of it, and the terms of its latency model."""
 
     kind: str
     terms: tuple[float, ...]
@@ -34,7 +34,7 @@ class Operator:
 
 
 def operators(config: ViTConfig, batch: int, *, int8: bool = False, int8_scores: bool = False) -> Iterator[Operator]:
-    """Linears, attentions and activations of the sizes that a decomposition of `config` may have.
+    """Yield linears, attentions and activations of the sizes that a decomposition of `config` may have.
 
     Args:
         config: the dense model.
@@ -68,7 +68,7 @@ def _require_operators(config: ViTConfig) -> None:
 
 
 def _linear_shapes(block: BlockConfig, dim: int) -> Iterator[tuple[int, int]]:
-    """(inputs, outputs) of linears that are dense, narrower, or a part of a pair."""
+    """Yield (inputs, outputs) of linears that are dense, narrower, or a factor of a low-rank pair."""
     for rows, columns in block.linear_shapes(dim).values():
         yield from ((columns, size) for size in _sizes(rows))
         yield from ((size, rows) for size in _sizes(columns))
@@ -80,7 +80,7 @@ def _sizes(full: int) -> list[int]:
 
 
 def linear_graph(batch: int, tokens: int, inputs: int, outputs: int) -> onnx.ModelProto:
-    """Y = X W + b, as the exporter writes it."""
+    """Build Y = X W + b, as the exporter writes it."""
     rng = np.random.default_rng(0)
     nodes, weights = [], []
     for copy in range(COPIES):
@@ -92,7 +92,7 @@ def linear_graph(batch: int, tokens: int, inputs: int, outputs: int) -> onnx.Mod
 
 
 def int8_linear_graph(batch: int, tokens: int, inputs: int, outputs: int) -> onnx.ModelProto:
-    """The same as the INT8 lowerings write it: Q/DQ around a Gemm, weights by output channel, the bias in int32."""
+    """Build Y = X W + b as the INT8 lowerings write it: Q/DQ around a Gemm, weights per output channel, bias in int32."""
     rng = np.random.default_rng(0)
     nodes: list[onnx.NodeProto] = []
     weights: list[onnx.TensorProto] = []
@@ -112,12 +112,12 @@ def int8_linear_graph(batch: int, tokens: int, inputs: int, outputs: int) -> onn
 
 
 def _scale(copy: int) -> np.float32:
-    """Another one for each copy, or a runtime would see that it rounds the same thing again."""
+    """Return a scale that differs by copy; otherwise a runtime would merge equal roundings."""
     return np.float32(0.03 * (1 + copy / 100))
 
 
 def _rounded(name: str, copy: int, weights: list[onnx.TensorProto]) -> list[onnx.NodeProto]:
-    """Q/DQ from `name` to `<name>_rounded<copy>`."""
+    """Return the Q/DQ nodes from `name` to `<name>_rounded<copy>`."""
     scale, zero, stored = f"{name}_scale{copy}", f"{name}_zero{copy}", f"{name}_stored{copy}"
     weights += [
         numpy_helper.from_array(np.asarray(_scale(copy)), scale),
@@ -130,7 +130,7 @@ def _rounded(name: str, copy: int, weights: list[onnx.TensorProto]) -> list[onnx
 
 
 def attention_graph(batch: int, tokens: int, heads: int, qk_dim: int, v_dim: int, *, int8: bool = False) -> onnx.ModelProto:
-    """Y = softmax(Q K^T) V by head, from heads side by side to heads side by side; with `int8`, Q/DQ before Q K^T."""
+    """Build Y = softmax(Q K^T) V per head, with heads concatenated in input and output; with `int8`, Q/DQ before Q K^T."""
     nodes, weights = [], []
     for part, width in {"q": qk_dim, "k": qk_dim, "v": v_dim}.items():
         weights.append(numpy_helper.from_array(np.array([0, 0, heads, width]), f"{part}_shape"))
@@ -156,19 +156,19 @@ def attention_graph(batch: int, tokens: int, heads: int, qk_dim: int, v_dim: int
 
 
 ATTENTION_GRAPHS: Registry[Callable[..., onnx.ModelProto]] = Registry("attention operator")
-"""By the kind of attention, a function such as `attention_graph` of what lies between qkv and proj."""
+"""Kind of attention -> builder, such as `attention_graph`, of the operators between qkv and proj."""
 ATTENTION_GRAPHS.add("standard", attention_graph)
 
 
 def activation_graph(batch: int, tokens: int, width: int) -> onnx.ModelProto:
-    """Y = gelu(X)."""
+    """Build Y = gelu(X)."""
     nodes = [helper.make_node("Gelu", [f"x{copy}"], [f"y{copy}"]) for copy in range(COPIES)]
     shape = (batch, tokens, width)
     return _model(nodes, {f"x{copy}": shape for copy in range(COPIES)}, shape, [])
 
 
 ACTIVATION_GRAPHS: Registry[Callable[[int, int, int], onnx.ModelProto]] = Registry("MLP operator")
-"""By the kind of MLP, a function such as `activation_graph` of what lies between fc1 and fc2."""
+"""Kind of MLP -> builder, such as `activation_graph`, of the operators between fc1 and fc2."""
 ACTIVATION_GRAPHS.add("plain", activation_graph)
 
 

@@ -1,4 +1,4 @@
-"""Where operators are timed: a runtime, and the precision that the model will have there."""
+"""Targets of operator timing: a runtime, and the precision of the model on it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from vitnla.common.errors import unknown_name
 
 
 def latency_targets() -> tuple[RuntimePrecision, ...]:
-    """Every runtime and precision that operators can be timed on."""
+    """Return every runtime and precision that operators can be timed on."""
     return tuple(
         RuntimePrecision(name, precision) for name, traits in known_traits().items() for precision in traits.timed_precisions
     )
 
 
 def parse_latency_target(text: str) -> RuntimePrecision:
-    """Read `ort`, `ort:int8`, `openvino:bf16`.
+    """Parse a target such as `ort`, `ort:int8`, `openvino:bf16`.
 
     Raises:
-        InputError: it is none of `latency_targets`; lists them.
+        InputError: the target is not one of `latency_targets`; lists them.
     """
     known = {target.label: target for target in latency_targets()}
     if text not in known:
@@ -34,12 +34,12 @@ def parse_latency_target(text: str) -> RuntimePrecision:
 
 
 def quantizes_scores(target: RuntimePrecision) -> bool:
-    """Whether Q K^T is quantised there too; what a quantiser leaves in float is timed in float."""
+    """Return whether the target's quantiser quantises Q K^T too; what it leaves in float is timed in float."""
     return target.quantized and quantizer(target.runtime).quantizes_scores
 
 
 def open_operator(target: RuntimePrecision, graph: onnx.ModelProto, threads: int) -> Callable[[], object]:
-    """A function that runs `graph` once on random inputs, with the options that bundles are run with.
+    """Return a function that runs `graph` once on random inputs, with the session options of bundles.
 
     Raises:
         TypeError: the runtime's traits name timed precisions, but its runner opens no graphs.

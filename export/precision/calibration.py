@@ -1,4 +1,4 @@
-"""Images through a float graph, to see what range each linear's input has."""
+"""Calibration images, and the ranges of linears' inputs in a float graph."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Calibration:
-    """Calibration images as the graph takes them, and what reads logits [B, classes] out of its answers."""
+    """Calibration images in the graph's input format, and the function from graph outputs to logits [B, classes]."""
 
     images: Images
     read: Callable[[Logits], Logits]
 
     def head(self, count: int) -> Calibration:
-        """The first images only."""
+        """Return a calibration with the first images only."""
         return Calibration(self.images[:count], self.read)
 
     def logits(self, model: Path | bytes) -> Logits:
-        """Logits [N, classes] of a graph, by batches that every model has memory for."""
+        """Return the logits [N, classes] of a graph, in batches small enough for the memory of every model."""
         session = OnnxModel(model)
         starts = range(0, len(self.images), BATCH)
         return np.concatenate([self.read(session(self.images[start : start + BATCH])) for start in starts])
 
 
 class CalibrationImages(CalibrationDataReader):  # type: ignore[misc]  # the package is untyped
-    """Images as the graph takes them, in the form that ONNX Runtime's quantisation tools want."""
+    """Calibration images as the data reader of ONNX Runtime's quantisation tools."""
 
     def __init__(self, images: Images) -> None:
         self._batches = self._split(images)
 
     def get_next(self) -> dict[str, Images] | None:
-        """The next batch, or `None` at the end."""
+        """Return the next batch, or `None` at the end."""
         return next(self._batches, None)
 
     @staticmethod
@@ -54,12 +54,12 @@ class CalibrationImages(CalibrationDataReader):  # type: ignore[misc]  # the pac
 
 
 def input_magnitudes(path: Path, linears: list[onnx.NodeProto], images: Images) -> dict[str, float]:
-    """Largest |x| that each linear is given, by the node's name, over the images.
+    """Return node name -> largest |x| of the linear's input over the images.
 
     Args:
         path: the float graph.
         linears: nodes of that graph.
-        images: as the graph takes them.
+        images: in the graph's input format.
     """
     with tempfile.TemporaryDirectory() as folder:
         calibrator = create_calibrator(

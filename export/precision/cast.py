@@ -1,4 +1,4 @@
-"""The fp32 graph at a lower precision. TensorRT is strongly typed: an engine computes in the types that its graph names."""
+"""Casts of the fp32 graph to 16 bits. TensorRT is strongly typed: an engine computes in the types of its graph."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ FP16 = Format("fp16", onnx.TensorProto.FLOAT16, "tensor(float16)", 65504.0)
 BF16 = Format("bf16", onnx.TensorProto.BFLOAT16, "tensor(bfloat16)", 3.3895313892515355e38)
 FORMATS: dict[LowPrecision, Format] = {"fp16": FP16, "bf16": BF16}
 _FP32_OPERATORS = frozenset({"LayerNormalization", "Loop", "Scan", "If", "Pow", "ReduceSum", "Sqrt", "Clip"})
-"""Stay in fp32. Norms square the residual stream: one outlier channel above 256 overflows fp16, and bf16 would take a mean in 8
+"""Operators that stay in fp32. Norms square the residual stream: one outlier channel above 256 overflows fp16, and bf16 would take a mean in 8
 bits. Loops are the online decompositions, which converge only in fp32, and Pow, ReduceSum, Sqrt, Clip are the matrix norm that
 scales what enters them; its guard against zero would itself be zero in fp16. Softmax does not stay: its inputs are scaled before the
 product, so they are small, and casts around it would stand in the way of fused attention."""
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a graph that computes in float16, its norms aside; its input and output stay float32."""
+    """Return a copy of a graph that computes in float16 except for its norms; input and output stay float32."""
     return to_precision(model, "fp16")
 
 
 def to_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a graph that computes in bfloat16, its norms aside; its input and output stay float32."""
+    """Return a copy of a graph that computes in bfloat16 except for its norms; input and output stay float32."""
     return to_precision(model, "bf16")
 
 
 def to_precision(model: onnx.ModelProto, precision: LowPrecision) -> onnx.ModelProto:
-    """A copy of a graph at a precision. What must stay in fp32 does, and so does what ONNX does not define at that precision.
+    """Return a copy of a graph at a precision; operators that need fp32, or that ONNX does not define there, stay in fp32.
 
     Raises:
         VerdictError: the types of the graph's values cannot be inferred.
@@ -43,7 +43,7 @@ def to_precision(model: onnx.ModelProto, precision: LowPrecision) -> onnx.ModelP
 
 
 def _root_mean_squares(model: onnx.ModelProto) -> set[int]:
-    """Places of the nodes of every RMSNorm, Reciprocal(Sqrt(ReduceMean(Pow(x, 2)) + eps)): they square the stream as well."""
+    """Return the node indices of every RMSNorm, Reciprocal(Sqrt(ReduceMean(Pow(x, 2)) + eps)), which squares the stream too."""
     producers = {name: index for index, node in enumerate(model.graph.node) for name in node.output}
     places = set()
     for index, node in enumerate(model.graph.node):

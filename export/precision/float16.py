@@ -1,4 +1,4 @@
-"""Rewriting an fp32 graph in a 16-bit format, node by node, with casts only where the two formats meet."""
+"""Conversion of an fp32 graph to a 16-bit format, node by node, with casts only where the two formats meet."""
 
 from __future__ import annotations
 
@@ -32,32 +32,32 @@ class Format:
 
 
 def lower(model: onnx.ModelProto, target: Format, kept: Set[int]) -> onnx.ModelProto:
-    """A copy of a graph whose float32 values are of the target format; inputs and outputs of the graph stay float32.
+    """Return a copy of a graph with its float32 values in the target format; graph inputs and outputs stay float32.
 
     Args:
         model: float32, its nodes in topological order.
         target: the format.
-        kept: places of the nodes that stay in float32, with the subgraphs inside them.
+        kept: indices of the nodes that stay in float32, with the subgraphs inside them.
 
     Raises:
         VerdictError: the type of a value cannot be inferred.
     """
-    return _Lowering(model, target, kept).run()
+    return _Conversion(model, target, kept).run()
 
 
 @dataclass
-class _Lowering:
+class _Conversion:
     model: onnx.ModelProto
     target: Format
     kept: Set[int]
     low: set[str] = field(default_factory=set)
-    """Values that are of the target format."""
+    """Names of values in the target format."""
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     casts: dict[tuple[str, int], str] = field(default_factory=dict)
     weights: dict[str, onnx.TensorProto] = field(default_factory=dict)
     lowered_weights: dict[str, onnx.TensorProto] = field(default_factory=dict)
     in_fp32: set[str] = field(default_factory=set)
-    """Weights that something reads in float32."""
+    """Names of weights that at least one node reads in float32."""
 
     def run(self) -> onnx.ModelProto:
         graph = self.model.graph
@@ -77,16 +77,16 @@ class _Lowering:
         for place, name in enumerate(node.input):
             if self._type(name) == TensorProto.FLOAT:
                 formal = _formal(schema.inputs, place)
-                node.input[place] = self._lower(name) if formal in parameters else self._raise(name)
+                node.input[place] = self._as_target(name) if formal in parameters else self._as_fp32(name)
         for names in _names_in_subgraphs(node):
-            names[:] = [self._raise(name) for name in names]
+            names[:] = [self._as_fp32(name) for name in names]
         self.nodes.append(node)
         for place, name in enumerate(node.output):
             if _formal(schema.outputs, place) in parameters and self._type(name) == TensorProto.FLOAT:
                 self.low.add(name)
 
     def _parameters(self, node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> set[str]:
-        """Type parameters of the operator that are float32 here; none if ONNX does not define it for the target format."""
+        """Return the operator's type parameters that are float32 here; none if ONNX does not define it for the target format."""
         allowed = {one.type_param_str: one.allowed_type_strs for one in schema.type_constraints}
         floats = (place for place, name in enumerate(node.input) if self._type(name) == TensorProto.FLOAT)
         found = {formal for place in floats if (formal := _formal(schema.inputs, place)) in allowed}
@@ -97,8 +97,8 @@ class _Lowering:
             raise VerdictError(f"the element type of value '{name}' cannot be inferred", "report this as a bug, with the command")
         return self.types.get(name)
 
-    def _lower(self, name: str) -> str:
-        """The name of a float32 value in the target format."""
+    def _as_target(self, name: str) -> str:
+        """Return the name of a float32 value in the target format, adding a cast or a converted weight if needed."""
         if name in self.low:
             return name
         if name in self.weights:
@@ -108,8 +108,8 @@ class _Lowering:
             return low
         return self._cast(name, self.target.kind, self.target.name)
 
-    def _raise(self, name: str) -> str:
-        """The name of a value in float32."""
+    def _as_fp32(self, name: str) -> str:
+        """Return the name of a value in float32, adding a cast if needed."""
         if name in self.weights:
             self.in_fp32.add(name)
         return self._cast(name, TensorProto.FLOAT, "fp32") if name in self.low else name
@@ -122,7 +122,7 @@ class _Lowering:
         return self.casts[key]
 
     def _restore(self, name: str) -> None:
-        """Give an output of the graph its float32 back, under its own name."""
+        """Cast a graph output back to float32 under its own name."""
         if name not in self.low:
             return
         renamed = f"{name}_{self.target.name}"
@@ -145,19 +145,19 @@ class _Lowering:
 
 
 def _formal(parameters: Sequence[onnx.defs.OpSchema.FormalParameter], place: int) -> str:
-    """The type of an operator's input or output, or its type parameter; the last may be repeated."""
+    """Return the type, or type parameter, of an operator's input or output; the last one may be variadic."""
     return parameters[min(place, len(parameters) - 1)].type_str
 
 
 def _rounded_weight(tensor: onnx.TensorProto, target: Format, name: str) -> onnx.TensorProto:
-    """A weight in the target format; finite values beyond its range become its largest."""
+    """Return a weight in the target format; finite values beyond its range saturate."""
     array = numpy_helper.to_array(tensor)
     saturated = np.where(np.isfinite(array), np.clip(array, -target.largest, target.largest), array)
     return numpy_helper.from_array(saturated.astype(helper.tensor_dtype_to_np_dtype(target.kind)), name)
 
 
 def _names_in_subgraphs(node: onnx.NodeProto) -> Iterator[MutableSequence[str]]:
-    """Lists of the names that the subgraphs of a node read; ONNX lets no name mean one thing outside and another inside."""
+    """Yield the input names of each node in the subgraphs of a node; ONNX forbids a subgraph to shadow outer names."""
     graphs = [graph for one in node.attribute for graph in (one.g, *one.graphs) if graph.node]
     for graph in graphs:
         for inner in graph.node:

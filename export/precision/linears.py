@@ -1,6 +1,6 @@
-"""Which nodes of a graph are linears: the encoder's, which are quantised, and the head's, which are small and stay in float.
+"""Linears of a graph: the encoder's, which are quantised, and the head's, which are small and stay in float.
 
-The patch embedding is one of the encoder's where it is a product (`patch_embedding`), and none where it is a convolution.
+A patch embedding by a matrix product (`patch_embedding`) is one of the encoder's; one by a convolution is not a linear.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from vitnla.model.config import LINEARS, ViTConfig
 
 
 def name_nodes(model: onnx.ModelProto) -> None:
-    """Give every nameless node a name of its own, in place: quantisation tools address nodes by name."""
+    """Give every nameless node a unique name, in place: quantisation tools address nodes by name."""
     taken = {node.name for node in model.graph.node}
     for index, node in enumerate(model.graph.node):
         if not node.name:
@@ -24,24 +24,24 @@ def name_nodes(model: onnx.ModelProto) -> None:
 
 
 def encoder_linears(model: onnx.ModelProto, config: ViTConfig) -> list[onnx.NodeProto]:
-    """The MatMul and Gemm nodes of the encoder's linears, in the order in which they run; two for a low-rank one."""
+    """Return the MatMul and Gemm nodes of the encoder's linears, in node order; two for a low-rank one."""
     return _linears(model)[: _count(model, config)]
 
 
 def head_linears(model: onnx.ModelProto, config: ViTConfig) -> list[onnx.NodeProto]:
-    """The linears that follow the encoder's: the head's, and those of a pooling by attention."""
+    """Return the linears after the encoder's: the head's, and those of attention pooling."""
     return _linears(model)[_count(model, config) :]
 
 
 def count_int8_linears(model: onnx.ModelProto) -> int:
-    """How many products read their matrix through a DequantizeLinear."""
+    """Return the number of products that read their matrix through a DequantizeLinear."""
     weights = {tensor.name for tensor in model.graph.initializer}
     dequantized = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in weights}
     return sum(node.op_type in {"MatMul", "Gemm"} and node.input[1] in dequantized for node in model.graph.node)
 
 
 def _linears(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Products with constant matrices. Those of an embedded preprocessing are no linears of the network."""
+    """Return the products with constant matrices, except those of embedded preprocessing."""
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     return [node for node in model.graph.node if linear_shape(node, weights) is not None and not node.name.startswith(PREFIX)]
 
@@ -52,7 +52,7 @@ def _count(model: onnx.ModelProto, config: ViTConfig) -> int:
 
 
 def linear_macs(model: onnx.ModelProto, node: onnx.NodeProto) -> int:
-    """Multiply-accumulates of a linear per token."""
+    """Return the multiply-accumulates of a linear per token."""
     shape = linear_shape(node, {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer})
     assert shape is not None
     return shape[0] * shape[1]

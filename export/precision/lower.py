@@ -1,4 +1,4 @@
-"""From the fp32 graph of a bundle to the precision asked for: a cast, or the quantiser of the runtime that it is for."""
+"""Conversion of a bundle's fp32 graph to another precision, by a cast or by the quantiser of its runtime."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from vitnla.model.config import ViTConfig
 
 
 def lower(path: Path, plan: Lowering, config: ViTConfig, calibration: Calibration, on_step: OnStep) -> Quantization | None:
-    """Write the graph at `path` anew at the plan's precision.
+    """Convert the graph at `path` to the plan's precision, in place.
 
     Args:
         path: the fp32 graph, the bundle's reference beside it; replaced.
         plan: what to lower to.
         config: of the graph: its encoder's linears are what is quantised.
         calibration: its images; none where the plan does not calibrate.
-        on_step: told what is being done.
+        on_step: called with a line of text before each step.
 
     Returns:
-        What the quantisation did; `None` for floating point.
+        The record of the quantisation; `None` for floating point.
 
     Raises:
         VerdictError: the model does not survive fp16; names the first value that does not fit.

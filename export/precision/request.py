@@ -1,4 +1,4 @@
-"""Which precision, for which runtime: what can be asked for, checked before any long work."""
+"""Lowering to a precision for a runtime, checked before any long computation."""
 
 from __future__ import annotations
 
@@ -12,51 +12,51 @@ from runtime.runners.runtime_precision import ORT_FP32, RuntimePrecision, parse_
 from vitnla.common.errors import InputError, unknown_name
 
 FP8_OPSET = 21
-"""The first that TensorRT takes FP8 in."""
+"""Oldest opset in which TensorRT accepts FP8."""
 
 
 @dataclass(frozen=True)
 class Lowering:
-    """What to lower to: the runtime decides the tool; `activations` is about the inputs of int8 products, where that is a choice."""
+    """A precision for a runtime, which determines the tool; `activations` is the kind of int8 inputs, where there is a choice."""
 
     target: RuntimePrecision = ORT_FP32
     activations: str = ASYMMETRIC
 
     @property
     def runtime(self) -> str:
-        """The runtime that the precision is for, by its name."""
+        """Name of the runtime that the precision is for."""
         return self.target.runtime
 
     @property
     def precision(self) -> Precision:
-        """Of the graph."""
+        """Precision of the graph."""
         return self.target.precision
 
     @property
     def symmetric(self) -> bool:
-        """Whether the inputs of int8 products have no zero point, where that is a choice."""
+        """Whether int8 activations are chosen without a zero point."""
         return self.activations == SYMMETRIC
 
     @property
     def changes_graph(self) -> bool:
-        """Whether the graph becomes another one."""
+        """Whether the precision changes the graph."""
         return self.precision not in ("fp32", "bf16")
 
     @property
     def needs_its_runtime(self) -> bool:
-        """Whether ONNX Runtime on the CPU cannot say what the runtime will answer, and the runtime can be asked here."""
+        """Whether logits must be computed on the runtime itself: ONNX Runtime on the CPU differs, and the runtime can run here."""
         return self.precision != "fp32" and self.target.traits.needs_its_runtime
 
     @property
     def calibrates(self) -> bool:
-        """Whether it needs images."""
+        """Whether it needs calibration images."""
         return self.precision in ("int8", "fp8")
 
     def require(self) -> None:
-        """Refuse what cannot be made here, before the long work.
+        """Check, before any long computation, that the required packages are installed.
 
         Raises:
-            MissingDependencyError: the quantiser's tool is absent, or the runtime that has to be asked.
+            MissingDependencyError: the quantiser's tool is absent, or the runtime that must compute the logits.
         """
         if self.target.quantized:
             quantizer(self.runtime).require()
@@ -65,7 +65,7 @@ class Lowering:
 
 
 def plan_lowering(precision: str, runtime: str, opset: int, activations: str = ASYMMETRIC) -> Lowering:
-    """Check what was asked for, before any long work.
+    """Return the requested lowering, checked before any long computation.
 
     Raises:
         InputError: the runtime does not compute in that precision, or the opset cannot express it, or there is no choice of activations.
@@ -91,7 +91,7 @@ def plan_lowering(precision: str, runtime: str, opset: int, activations: str = A
 
 
 def lowerings(target: RuntimePrecision) -> tuple[Lowering, ...]:
-    """Every lowering to a quantised precision on a runtime, by the kinds of activations that its quantiser offers, the fastest first.
+    """Return the lowerings to a quantised precision on a runtime, one per kind of activations, the fastest first.
 
     Raises:
         InputError: the runtime has no quantiser.
@@ -100,7 +100,7 @@ def lowerings(target: RuntimePrecision) -> tuple[Lowering, ...]:
 
 
 def _check_activations(target: RuntimePrecision, activations: str) -> None:
-    """Refuse a kind of activations that the quantiser does not offer; the default is what there is where there is no choice."""
+    """Check that the quantiser offers the kind of activations; without a choice, only the default is accepted."""
     offered = {name: found.schemes for name, found in known_quantizers().items() if found.schemes}
     kinds = dict.fromkeys((ASYMMETRIC, *(scheme for schemes in offered.values() for scheme in schemes)))
     if activations not in kinds:

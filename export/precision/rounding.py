@@ -1,4 +1,4 @@
-"""What a 16-bit graph computes, in float32 with every value rounded: any CPU runs it, and no optimiser rounds less than a GPU."""
+"""Emulation of a 16-bit graph in float32 with every value rounded: runs on any CPU, and no optimiser skips a rounding."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EXACT, _LARGEST = "_exact", "_largest"
 
 @dataclass(frozen=True)
 class Overflow:
-    """The first value of a graph that its format cannot hold."""
+    """The first value of a graph beyond the range of its format."""
 
     node: str
     operator: str
@@ -36,7 +36,7 @@ class Overflow:
 
 
 def rounded(model: onnx.ModelProto, target: Format) -> onnx.ModelProto:
-    """A float32 copy of a graph of `lower` that rounds the result of every node of the target format, as hardware does."""
+    """Return a float32 copy of a graph of `lower` that rounds the result of every node in the target format, as hardware does."""
     low = {name for name, kind in value_types(model).items() if kind == target.kind}
     made = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     made.graph.name = model.graph.name
@@ -59,12 +59,12 @@ def rounded(model: onnx.ModelProto, target: Format) -> onnx.ModelProto:
 def first_overflow(
     model: onnx.ModelProto, target: Format, source: onnx.ModelProto, images: Images, scratch: Path
 ) -> Overflow | None:
-    """The first node whose result the format cannot hold.
+    """Find the first node whose result is beyond the range of the format; `None` if there is none.
 
     Args:
         model: a graph of `rounded`; it is changed.
         target: the format.
-        source: the graph before it was lowered, whose weights have their names.
+        source: the graph before it was lowered, whose weights have their original names.
         images: [N, C, H, W]; they are run one at a time, so that memory stays small.
         scratch: where a file may be written.
     """
@@ -95,7 +95,7 @@ def _in_fp32(tensor: onnx.TensorProto) -> onnx.TensorProto:
 
 
 def _place(model: onnx.ModelProto, node_name: str) -> str:
-    """Where a node stands: the layer whose parameters it reads, or whose bias is added to it, else the block before it."""
+    """Return the location of a node: the layer whose parameters it reads or whose bias is added to it, else the block before."""
     place = "the input"
     for node in model.graph.node:
         if layer := _layer(node):
@@ -110,6 +110,6 @@ def _place(model: onnx.ModelProto, node_name: str) -> str:
 
 
 def _layer(node: onnx.NodeProto) -> str | None:
-    """The layer whose weight or bias a node reads; a MatMul's weight, which was transposed, has lost its name."""
+    """Return the layer whose weight or bias a node reads; transposed MatMul weights have lost their names."""
     named = [name for name in node.input if re.search(r"\.(weight|bias)$", name)]
     return named[0].rpartition(".")[0] if named else None

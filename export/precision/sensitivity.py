@@ -1,4 +1,4 @@
-"""Which linears lose the most by INT8, found by measurement: each is put back to float alone, and the logits are compared."""
+"""INT8 sensitivity of linears, measured: one linear at a time is restored to float, and the logits are compared."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from runtime.check.logits import mean_divergence
 from runtime.runners.base import Logits
 
 SHARE_OF_LOSS, SHARE_OF_MACS = 0.05, 0.05
-"""A linear is sensitive if it alone accounts for this share of the loss; all that are kept in float may hold this share of the MACs."""
+"""Smallest share of the loss of a sensitive linear, and largest share of the MACs of all linears kept in float."""
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What INT8 did to the logits: the mean KL divergence from the float graph's, and without each linear's part in it."""
+    """Mean KL divergence of the INT8 logits from the float graph's, in total and with each linear restored to float."""
 
     divergence: float
     without: Mapping[str, float]
-    """The divergence that remains where this linear alone is computed in float, by its node's name."""
+    """Node name of a linear -> divergence with that linear alone in float."""
 
 
 def measure_sensitivity(
     quantized: onnx.ModelProto, original: onnx.ModelProto, linears: list[str], run: Callable[[onnx.ModelProto], Logits],
     reference: Logits, on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Sensitivity:  # fmt: skip
-    """Compare the logits of the quantised graph, and of it with each linear restored, with those of the float graph.
+    """Measure the divergence of the quantised graph, and of it with each linear restored, from the float graph.
 
     Args:
         quantized: the graph with Q/DQ.
@@ -35,7 +35,7 @@ def measure_sensitivity(
         linears: names of the quantised nodes.
         run: logits [N, classes] of a graph on the calibration images.
         reference: those of `original`.
-        on_progress: told how many of the linears are done.
+        on_progress: called with the number of linears done.
     """
     without = {}
     total = mean_divergence(reference, run(quantized))
@@ -46,7 +46,7 @@ def measure_sensitivity(
 
 
 def sensitive_linears(sensitivity: Sensitivity, macs: Mapping[str, int]) -> tuple[str, ...]:
-    """The linears to keep in float, the one that relieves most per MAC first.
+    """Return the linears to keep in float, by decreasing reduction of the divergence per MAC.
 
     Args:
         sensitivity: as measured.
@@ -63,7 +63,7 @@ def sensitive_linears(sensitivity: Sensitivity, macs: Mapping[str, int]) -> tupl
 
 
 def restore(quantized: onnx.ModelProto, original: onnx.ModelProto, names: set[str]) -> onnx.ModelProto:
-    """A copy of the quantised graph in which the nodes named multiply the float graph's values again."""
+    """Return a copy of the quantised graph in which the nodes named read the float graph's values again."""
     copy = onnx.ModelProto()
     copy.CopyFrom(quantized)
     before = {node.name: node for node in original.graph.node if node.name in names}
@@ -80,7 +80,7 @@ def restore(quantized: onnx.ModelProto, original: onnx.ModelProto, names: set[st
 
 
 def without_unread(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop, in place, the nodes and weights whose values nobody reads."""
+    """Remove, in place, the nodes and weights whose values have no reader."""
     graph = model.graph
     read = {value.name for value in graph.output}
     kept = []

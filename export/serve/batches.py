@@ -1,4 +1,4 @@
-"""Which batch sizes Triton should form: those that bench found best, or a usual few."""
+"""Batch sizes for Triton's dynamic batching: the best ones in bench results, or defaults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NEAR = 0.95
 
 @dataclass(frozen=True)
 class Batches:
-    """`preferred` sizes in ascending order, the `largest` that is formed, and whether that was measured."""
+    """`preferred` batch sizes in ascending order, the `largest` one, and whether they were measured."""
 
     preferred: tuple[int, ...]
     largest: int
@@ -21,7 +21,7 @@ class Batches:
 
 
 def batches(cells: Sequence[Cell], bundle: str, runtimes: Sequence[str]) -> Batches:
-    """The sizes within 5 % of the best throughput of a bundle on the named runtimes; the largest of them is the largest formed.
+    """Return the batch sizes within 5 % of a bundle's best throughput on the named runtimes; the largest is the maximum.
 
     Args:
         cells: of a results file; the later of two for one size counts.
@@ -38,6 +38,6 @@ def batches(cells: Sequence[Cell], bundle: str, runtimes: Sequence[str]) -> Batc
 
 
 def within(chosen: Batches, largest: int) -> Batches:
-    """The same for a model that takes no more than `largest`."""
+    """Return the batches limited to a model's maximum of `largest`."""
     kept = tuple(size for size in chosen.preferred if size <= largest) or (largest,)
     return Batches(kept, min(largest, max(kept)), chosen.measured)

@@ -12,11 +12,11 @@ LABELS, WARMUP = "labels.txt", "reference"
 _TYPES = {"float32": "TYPE_FP32", "float16": "TYPE_FP16", "uint8": "TYPE_UINT8"}
 _DEVICES = {"auto": "KIND_AUTO", "cpu": "KIND_CPU", "gpu": "KIND_GPU"}
 _DELAY_US = 1000
-"""How long a request waits for others: about a tenth of what a small ViT takes on a CPU, so that it costs little alone."""
+"""Batching delay of a request in microseconds: about a tenth of a small ViT's latency on a CPU."""
 
 
 def schema() -> Any:
-    """Triton's messages.
+    """Return Triton's protobuf messages.
 
     Raises:
         MissingDependencyError: the package that holds them is not installed.
@@ -30,10 +30,10 @@ def schema() -> Any:
 
 
 def instance_kind(device: str) -> str:
-    """Triton's name of a device.
+    """Return Triton's name of a device.
 
     Raises:
-        InputError: it is unknown.
+        InputError: the device is unknown.
     """
     if device not in _DEVICES:
         raise unknown_name("device", device, _DEVICES)
@@ -41,7 +41,7 @@ def instance_kind(device: str) -> str:
 
 
 def model_config(name: str, backend: str, bundle: Bundle, chosen: Batches, instances: int, kind: str) -> Any:
-    """Configuration of the bundle's model on `backend`, onnxruntime or tensorrt: its batches, instances, warm-up and labels."""
+    """Return the configuration of the bundle's model on `backend` (onnxruntime or tensorrt): batches, instances, warm-up, labels."""
     pb, manifest = schema(), bundle.manifest
     config = _plain(name, backend, (manifest.input, manifest.output), bundle.fixed_batch, chosen)
     if manifest.labels:
@@ -63,7 +63,7 @@ def model_config(name: str, backend: str, bundle: Bundle, chosen: Batches, insta
 
 
 def preprocess_config(name: str, specs: tuple[TensorSpec, TensorSpec], chosen: Batches) -> Any:
-    """Configuration of the small graph from pixels to the model's input. It is cheap, and runs on the CPU."""
+    """Return the configuration of the graph from pixels to the model's input, which is cheap and runs on the CPU."""
     pb = schema()
     config = _plain(name, "onnxruntime", specs, None, chosen)
     config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_CPU)
@@ -71,7 +71,7 @@ def preprocess_config(name: str, specs: tuple[TensorSpec, TensorSpec], chosen: B
 
 
 def ensemble_config(name: str, before: Any, model: Any) -> Any:
-    """Pixels in, answer out: `before`, then `model`. Batches are formed by the steps."""
+    """Return the configuration of the ensemble of `before` and `model`, from pixels to output; its steps form the batches."""
     pb = schema()
     config = pb.ModelConfig(name=name, platform="ensemble", max_batch_size=model.max_batch_size)
     config.input.add().CopyFrom(before.input[0])
@@ -86,14 +86,14 @@ def ensemble_config(name: str, before: Any, model: Any) -> Any:
 
 
 def as_text(config: Any) -> str:
-    """The protobuf text format, which is what a config.pbtxt is."""
+    """Return a configuration in the protobuf text format of config.pbtxt."""
     from google.protobuf import text_format
 
     return str(text_format.MessageToString(config))
 
 
 def _plain(name: str, backend: str, specs: tuple[TensorSpec, TensorSpec], fixed: int | None, chosen: Batches) -> Any:
-    """Name, backend, tensors and batch. A graph of a fixed batch is no batching model to Triton: its dims hold the batch."""
+    """Return a configuration with name, backend, tensors and batch; with a fixed batch Triton does not batch, and dims include it."""
     pb = schema()
     config = pb.ModelConfig(name=name, backend=backend, max_batch_size=0 if fixed else chosen.largest)
     for spec, tensors in zip(specs, (config.input, config.output), strict=True):

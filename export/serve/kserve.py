@@ -10,7 +10,7 @@ _STORAGE = "s3://BUCKET/model_repository"
 
 
 def inference_service(name: str, gpu: bool) -> str:
-    """The manifest as YAML, of which JSON is a part; `storageUri` is for the operator to fill in."""
+    """Return the InferenceService as JSON, which is valid YAML; the operator fills in `storageUri`."""
     limits = {"cpu": "2", "memory": "4Gi", **({"nvidia.com/gpu": "1"} if gpu else {})}
     service: dict[str, Any] = {
         "apiVersion": "serving.kserve.io/v1beta1",

@@ -1,4 +1,4 @@
-"""What stands beside a repository for the person who serves it."""
+"""README of a model repository, for its operator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def readme(bundle: Bundle, made: Packaged) -> str:
-    """The README of a packaged repository."""
+    """Return the README of a packaged repository."""
     return "\n".join(
         [
             f"# {bundle.name} for Triton Inference Server",

@@ -1,4 +1,4 @@
-"""A graph that only preprocesses: the first step of the ensemble, where the bundle's own graph does not begin with pixels."""
+"""Preprocessing graph: the first step of the ensemble, if the bundle's own graph does not take pixels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _IR_VERSION, _OPSET = 8, 17  # old enough for every ONNX Runtime backend that is
 
 
 def preprocess_specs(bundle: Bundle) -> tuple[TensorSpec, TensorSpec]:
-    """uint8 [batch, side, side, C] in, what the bundle's graph takes out."""
+    """Return the input, uint8 [batch, side, side, C], and the output, which is the input of the bundle's graph."""
     given = bundle.manifest.input
     batch, channels, height, width = given.shape
     return (
@@ -25,7 +25,7 @@ def preprocess_specs(bundle: Bundle) -> tuple[TensorSpec, TensorSpec]:
 
 
 def preprocess_graph(bundle: Bundle) -> onnx.ModelProto:
-    """Scale, normalise and transpose, by the operators that `--embed-preprocessing` puts into a model."""
+    """Return a graph that scales, normalises and transposes, by the operators of `--embed-preprocessing`."""
     specs = preprocess_specs(bundle)
     preprocessing = Preprocessing.model_validate(bundle.manifest.preprocessing)
     side = preprocessing.image_size

@@ -1,4 +1,4 @@
-"""The model repository on disk, and the KServe manifest and the notes beside it."""
+"""Writing of the model repository, with the KServe manifest and the README beside it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REPOSITORY, MANIFEST, NOTES = "model_repository", "inferenceservice.yaml", "READ
 
 @dataclass(frozen=True)
 class TritonRequest:
-    """What `vitdeploy package` is asked to make."""
+    """Request of `vitdeploy package`."""
 
     bundle: Bundle
     results: Path | None
@@ -38,7 +38,7 @@ class TritonRequest:
 
 
 class Packaged(Record):
-    """What was made: the models of the repository, which of them clients call, and what its reader should know."""
+    """Result of packaging: the models of the repository, the one that clients call, and notes."""
 
     models: tuple[str, ...]
     entry: str
@@ -48,7 +48,7 @@ class Packaged(Record):
 
 
 def write_repository(request: TritonRequest, destination: Path, *, replace: bool) -> Packaged:
-    """Write the repository beside `destination` and rename it into place.
+    """Write the repository, atomically: in a scratch folder that is renamed to `destination`.
 
     Raises:
         InputError: the folder exists, the results file is damaged, or the device is unknown.
@@ -90,7 +90,7 @@ def write_repository(request: TritonRequest, destination: Path, *, replace: bool
 
 
 def _model(repository: Path, config: Any, bundle: Bundle) -> Path:
-    """A model's folder with its configuration, labels and warm-up data, ready for its file in `1/`."""
+    """Write a model's folder with configuration, labels and warm-up data; return it, ready for the model file in `1/`."""
     place = repository / str(config.name)
     (place / "1").mkdir(parents=True)
     (place / "config.pbtxt").write_text(configs.as_text(config))
@@ -106,12 +106,12 @@ def _model(repository: Path, config: Any, bundle: Bundle) -> Path:
 
 
 def _unique(bundle: Bundle) -> list[EngineRecord]:
-    """One engine a precision and capability, of TensorRT itself: Triton has no backend for TensorRT for RTX."""
+    """Return one TensorRT engine per precision and capability; Triton has no backend for TensorRT for RTX."""
     return [record for record in bundle.engine_records() if record.runtime == "trt"]
 
 
 def _engine(repository: Path, name: str, bundle: Bundle, record: EngineRecord, measured: Batches, instances: int) -> str:
-    """A model of the TensorRT backend; its name says for which GPU it was compiled."""
+    """Write a model of the TensorRT backend and return its name, which contains the GPU that it was compiled for."""
     own = f"{name}-trt-{record.capability.lower()}-{record.precision}"
     chosen = (
         within(measured, record.profile.max) if measured.measured else Batches((record.profile.opt,), record.profile.max, False)
@@ -123,7 +123,7 @@ def _engine(repository: Path, name: str, bundle: Bundle, record: EngineRecord, m
 
 
 def _ensemble(repository: Path, name: str, entry: str, bundle: Bundle, model: Any, chosen: Batches) -> list[str]:
-    """The preprocessing graph and the ensemble of it and the model."""
+    """Write the preprocessing graph, and the ensemble of it and the model; return their names."""
     before = configs.preprocess_config(f"{name}-preprocess", preprocess_specs(bundle), chosen)
     for config in (before, configs.ensemble_config(entry, before, model)):
         (repository / str(config.name) / "1").mkdir(parents=True)

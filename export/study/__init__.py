@@ -1,1 +1,1 @@
-"""The deck's tables, honestly: every method beside the dense baseline, with the same data, schedule and seeds."""
+"""Study: every method beside the dense baseline, with the same data, schedule and seeds."""

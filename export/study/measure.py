@@ -1,4 +1,4 @@
-"""Speed and memory of a checkpoint, each in a fresh process."""
+"""Measurement of a checkpoint's speed and memory, each in a fresh process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class InferenceCost:
-    """What running a model costs."""
+    """Speed and memory of a model's inference."""
 
     points: tuple[InferencePoint, ...]
     peak_mb: float
@@ -42,7 +42,7 @@ def inference_cost(checkpoint: Path, setup: Setup) -> InferenceCost:
 
 
 def training_peak_mb(checkpoint: Path, setup: Setup) -> float:
-    """Peak MiB of a few training steps at the preset's batch size, every token kept.
+    """Measure the peak memory, in MiB, of a few training steps at the preset's batch size, with every token kept.
 
     Raises:
         WorkerError: the process crashed or took too long.

@@ -1,4 +1,4 @@
-"""A fresh process that measures one checkpoint in eager PyTorch: `python -m export.study.probe`; `measure` is the other side.
+"""Process that measures one checkpoint in eager PyTorch: `python -m export.study.probe`, called by `export.study.measure`.
 
 Arrays travel as .npy files whose paths are in the request. Memory is that of this process, or of the tensors on the GPU.
 """
@@ -26,7 +26,7 @@ _RUNS, _SECONDS, _MIN_CALLS = 3, 1.0, 5
 
 
 def inference(checkpoint: str, images: str, batches: list[int], threads: int) -> Answer:
-    """Peak bytes of loading the model and running the largest batch; then the speed at each batch size."""
+    """Measure peak bytes of loading the model and running the largest batch, then the speed at each batch size."""
     device = _prepare(threads)
     pixels = torch.from_numpy(np.load(images, allow_pickle=False))
     peak = _Peak(device)
@@ -43,7 +43,7 @@ def inference(checkpoint: str, images: str, batches: list[int], threads: int) ->
 
 
 def training(checkpoint: str, images: str, labels: str, config: dict[str, Any], threads: int) -> Answer:
-    """Peak bytes of loading the model and training it for a few steps on every token of one batch."""
+    """Measure peak bytes of loading the model and training it for a few steps on every token of one batch."""
     device = _prepare(threads)
     pixels, classes = (torch.from_numpy(np.load(path, allow_pickle=False)) for path in (images, labels))
     settings = TrainConfig.model_validate(config)
@@ -72,7 +72,7 @@ def _speed(call: Callable[[], None], batch: int) -> Answer:
 
 
 class _Peak:
-    """The most memory since it was made, above what there was then."""
+    """Peak memory above that at construction."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"

@@ -1,4 +1,4 @@
-"""What a study is to do: which rows, on which data, in which order."""
+"""Request of a study: its rows, their data and their order."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ BATCHES = (1, 64)
 
 @dataclass(frozen=True)
 class StudyRequest:
-    """What to study, as typed."""
+    """Request of `vitdeploy study`, as given by the user."""
 
     data: str
     methods: tuple[str, ...]
-    """Names in the registry; none means all. The baseline is always among them."""
+    """Names in the registry; empty is all. The baseline is always included."""
     settings: Mapping[str, Mapping[str, Any]]
-    """Fields of the config of each method; those left out take their defaults."""
+    """Method name -> fields of its config; missing fields have their defaults."""
     preset: str
     epochs: int | None
     seeds: int
@@ -44,7 +44,7 @@ class StudyRequest:
 
 @dataclass(frozen=True)
 class Item:
-    """One row to be made."""
+    """A row to make."""
 
     method: Method[Any]
     config: Record
@@ -52,24 +52,24 @@ class Item:
 
     @property
     def label(self) -> str:
-        """The method and the settings that are not the default."""
+        """The method and its settings that differ from the default."""
         changed = self.config.model_dump(mode="json", exclude_defaults=True)
         return " ".join([self.method.name, *(f"{name}={value}" for name, value in changed.items())])
 
     @property
     def key(self) -> str:
-        """That of the row."""
+        """Key of the row."""
         return row_key(self.label, self.seed)
 
     @property
     def is_trained(self) -> bool:
-        """Whether the row trains a model of its own; the others decompose the dense one of their seed."""
+        """Whether the row trains its own model; other rows decompose the dense model of their seed."""
         return self.method.name == DENSE or self.method.kind != "deployable"
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What all rows share: images, the dense model's shape, and how it is trained."""
+    """Setup shared by all rows: images, the dense model's config, and the training settings."""
 
     data: Dataset
     training: Split
@@ -80,10 +80,10 @@ class Setup:
 
 
 def plan_items(request: StudyRequest) -> list[Item]:
-    """The rows, seed by seed: the baseline first, since deployable methods start from it.
+    """Return the rows seed by seed, the baseline first, since deployable methods start from it.
 
     Raises:
-        InputError: a method, or a setting of one, is not known.
+        InputError: a method, or a setting of a method, is unknown.
     """
     names = list(dict.fromkeys([DENSE, *(request.methods or METHODS)]))
     methods = [METHODS[name] for name in names]
@@ -95,7 +95,7 @@ def plan_items(request: StudyRequest) -> list[Item]:
 
 
 def load_setup(request: StudyRequest) -> Setup:
-    """Load the data and settle the dense model.
+    """Load the data and determine the dense model's config.
 
     Raises:
         InputError: the data lack a split, are not square, or hold fewer training images than asked for.

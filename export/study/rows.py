@@ -1,4 +1,4 @@
-"""How one row of a study is made: trained by itself, or decomposed from the dense model of its seed."""
+"""Rows of a study: trained from scratch, or decomposed from the dense model of their seed."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from vitnla.training.supervised import train
 
 _SHAPING_IMAGES = 32
 Report = Callable[[float, str], None]
-"""Told the share of the row that is done, and what is being done."""
+"""Callback with the share of the row that is done, and the current step."""
 
 
 class TestAccuracy(Record):
-    """A line of `test.jsonl` beside a run's log: what its resumed successor could not measure any more."""
+    """A line of `test.jsonl` beside a run's log: test accuracy after an epoch, kept for resumed runs."""
 
     epoch: int
     top1: float
@@ -45,14 +45,14 @@ class TestAccuracy(Record):
 
 @dataclass(frozen=True)
 class Calibration:
-    """Statistics of a dense model, and the seconds that they took."""
+    """Calibration statistics of a dense model, and their computation time in seconds."""
 
     statistics: Statistics
     seconds: float
 
 
 class SeedRows:
-    """Makes the rows of one seed. The dense model is trained, and calibrated, once."""
+    """Factory of the rows of one seed, whose dense model is trained and calibrated once."""
 
     def __init__(self, setup: Setup, folder: Path, dense: Item) -> None:
         self._setup = setup
@@ -60,10 +60,10 @@ class SeedRows:
         self._dense = dense
 
     def make(self, item: Item, report: Report) -> dict[str, Any]:
-        """The measurements of a row, as fields of `StudyRow`.
+        """Return the measurements of a row, as fields of `StudyRow`.
 
         Raises:
-            VitDeployError: it cannot be done, for a reason that the message gives.
+            VitDeployError: the row cannot be made; the message has the reason.
         """
         return self._train_row(item, report) if item.is_trained else self._decompose_row(item, report)
 
@@ -109,7 +109,7 @@ class SeedRows:
         }
 
     def _train(self, item: Item, config: ViTConfig, report: Report) -> tuple[EpochPoint, ...]:
-        """Train, or go on where an interrupted study stopped; test accuracy is noted after each epoch."""
+        """Train, or resume the training of an interrupted study; test accuracy is recorded after each epoch."""
         setup, run = self._setup, self._run_folder(item)
         tested = run / "test.jsonl"
 
@@ -129,7 +129,7 @@ class SeedRows:
         )  # fmt: skip
 
     def _shape(self, item: Item) -> ViTConfig:
-        """The model that a row trains: what the method makes of the dense one, weights apart."""
+        """Return the config of the model that a row trains: the dense one's, changed by the method."""
         if not item.method.needs_statistics(item.config):
             return shape_with(self._setup.model, item.method, item.config)
         # A shape does not depend on what calibration saw, but the method asks for it: an untrained model and few images will do.
@@ -139,10 +139,10 @@ class SeedRows:
         return shaped.model.config
 
     def _dense_model(self) -> VisionTransformer:
-        """What the dense row has trained, as a rule; it is trained now where the run is not there any more.
+        """Return the model of the dense row, trained again if its run no longer exists.
 
         Raises:
-            VitDeployError: that failed.
+            VitDeployError: the training failed.
         """
         if isinstance(self._dense_outcome, VitDeployError):
             raise self._dense_outcome
@@ -172,7 +172,7 @@ class SeedRows:
         return float((classes == test.labels).mean())
 
     def _describe(self, run: Path) -> None:
-        """Make a run a source model, which `vitdeploy export --model` takes."""
+        """Write the description that makes a run a source model for `vitdeploy export --model`."""
         write_description(run, self._setup.preprocessing, self._setup.data.labels)
 
     def _run_folder(self, item: Item) -> Path:

@@ -1,4 +1,4 @@
-"""What `vitdeploy study` does: row by row, each kept as soon as it is done, and none done twice."""
+"""Run of `vitdeploy study`: row by row, each stored when done, and none repeated."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ _HINT = "choose another folder with -o"
 
 @dataclass(frozen=True)
 class StudyProgress:
-    """What the caller may show while a study runs."""
+    """Progress callbacks of a study."""
 
     on_step: Callable[[float, float, str], None] = lambda done, total, text: None
-    """Work done and in all, in epochs, and what is being done."""
+    """Called with the work done and the total, both in epochs, and the current step."""
     on_row: Callable[[StudyRow, float], None] = lambda row, remaining_s: None
-    """A row that was just kept, and an estimate of the seconds left."""
+    """Called with the row that was just stored, and an estimate of the seconds left."""
 
 
 def run_study(request: StudyRequest, progress: StudyProgress) -> tuple[StudySettings, list[StudyRow]]:
-    """Make every row that the folder does not have yet; a row that fails is kept with its reason, and tried again next time.
+    """Make every row that the folder does not have yet; a failed row is stored with its reason, and repeated in the next run.
 
     Returns:
         The settings, and all rows in the folder.
 
     Raises:
-        InputError: the request is not sound, or the folder holds a study with other settings, or cannot be written.
+        InputError: the request is invalid, or the folder holds a study with other settings, or cannot be written.
     """
     items = plan_items(request)
     setup = load_setup(request)
@@ -61,7 +61,7 @@ def run_study(request: StudyRequest, progress: StudyProgress) -> tuple[StudySett
 
 
 class _Work:
-    """How much of the work is done, in epochs."""
+    """Amount of work done, in epochs."""
 
     def __init__(self, total: float, progress: StudyProgress) -> None:
         self._total, self._done = total, 0.0
@@ -69,17 +69,17 @@ class _Work:
         self._started = time.perf_counter()
 
     def step(self, item: Item, weight: float) -> Report:
-        """The callback of one row of that weight."""
+        """Return the progress callback of a row of this weight."""
         return lambda share, text: self._progress.on_step(self._done + share * weight, self._total, f"{item.key}: {text}")
 
     def finish(self, weight: float) -> float:
-        """Count a row as done; an estimate of the seconds that the others take."""
+        """Count a row as done, and return an estimate of the seconds for the remaining rows."""
         self._done += weight
         return (time.perf_counter() - self._started) * (self._total - self._done) / self._done
 
 
 def _weight(item: Item, setup: Setup) -> float:
-    """A row's work in epochs: what is measured of its model takes about as long as one."""
+    """Return a row's work in epochs; measuring its model takes about one epoch."""
     return 1.0 + (setup.preset.train.epochs if item.is_trained else 0)
 
 
@@ -97,7 +97,7 @@ def _make(item: Item, rows: SeedRows, command: str, report: Report) -> StudyRow:
 
 
 def _claim(folder: Path, settings: StudySettings) -> None:
-    """Make the folder this study's, or see that it is."""
+    """Store the study's settings in the folder, or check that they are there."""
     path = folder / SETTINGS
     if not path.is_file():
         write_atomically(path, settings.to_json())

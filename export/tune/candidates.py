@@ -1,4 +1,4 @@
-"""The bundles that a tuning makes, each once: how deep, in what precision, for which runtime."""
+"""The bundles of a tuning, each made once: share of the dense time, precision, runtime, distillation."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ OnStep = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Candidate:
-    """One bundle.
+    """One bundle of a tuning.
 
     Args:
-        share: of the dense time, kept by `auto`; `None` is the dense model.
+        share: of the dense time, the target of `auto`; `None` is the dense model.
         lowering: to int8; `None` is fp32.
-        lessons: by which the dense model has taught it before it was quantised.
-        prices: what `auto` counts time by.
+        lessons: of the distillation from the dense model, before quantisation; `None` is none.
+        prices: runtime and precision whose operator times `auto` uses.
     """
 
     share: float | None
@@ -51,14 +51,14 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """What people call it: `dense · fp32`, `auto 0.6 · int8`, `auto 0.4 · int8 · distilled`."""
+        """Display name: `dense · fp32`, `auto 0.6 · int8`, `auto 0.4 · int8 · distilled`."""
         base = "dense" if self.share is None else f"auto {self.share:g}"
         precision = "fp32" if self.lowering is None else self.lowering.precision
         return " · ".join([base, precision, *(["distilled"] if self.lessons else [])])
 
     @property
     def name(self) -> str:
-        """Of its folder: `dense-fp32`, `auto-0.48-int8-openvino`, `auto-0.4-by-openvino-int8-distilled-2x9000-fp32`."""
+        """Folder name: `dense-fp32`, `auto-0.48-int8-openvino`, `auto-0.4-by-openvino-int8-distilled-2x9000-fp32`."""
         base = "dense" if self.share is None else f"auto-{self.share:g}"
         if self.prices != ORT_FP32:
             base += f"-by-{self.prices.label.replace(':', '-')}"
@@ -71,14 +71,14 @@ class Candidate:
 
     @property
     def runtimes(self) -> frozenset[str] | None:
-        """Where it is measured; None is everywhere."""
+        """Names of the runtimes that it is measured on; `None` is all."""
         return None if self.lowering is None else frozenset({self.lowering.runtime})
 
 
 def labels(candidates: Iterable[Candidate]) -> dict[str, str]:
-    """Return the label of each candidate by its name, all of them different.
+    """Return candidate name -> label, every label unique.
 
-    Where several share one, the runtime is added, and the kind of the activations where that is not enough.
+    Equal labels get the runtime added, then the kind of activations if they are still equal.
     """
     found = {one: one.label for one in candidates}
     details: tuple[Callable[[Lowering], str], ...] = (lambda one: one.runtime, lambda one: one.activations)
@@ -92,23 +92,23 @@ def labels(candidates: Iterable[Candidate]) -> dict[str, str]:
 
 
 class CandidateFactory:
-    """Makes the bundles of a tuning, each once, from a model and data that are loaded once.
+    """Factory of the bundles of a tuning, each made once, from a model and data that are loaded once.
 
     Args:
-        request: its folder keeps the bundles, so that a tuning that was interrupted goes on with them.
+        request: its folder stores the bundles, so that an interrupted tuning resumes with them.
         source: the dense model of the request.
         data: the data of the request.
-        on_step: told what is being done.
+        on_step: called with a line of text before each step.
     """
 
     def __init__(self, request: TuneRequest, source: SourceModel, data: Dataset, on_step: OnStep) -> None:
         self._request, self._source, self._data, self._on_step = request, source, data, on_step
         self._made: dict[Candidate, Bundle] = {}
         self.threads = request.threads
-        """CPU threads that operators are timed with; to be set once they are settled."""
+        """CPU threads that operators are timed with; set again once the number is chosen."""
 
     def make(self, candidate: Candidate) -> Bundle:
-        """Export a candidate with its accuracy on the validation split, or open it where an earlier run has made it.
+        """Export a candidate with its accuracy on the validation split, or open it if an earlier run exported it.
 
         INT8 is made from the fp32 bundle of the same share, so each share is decomposed once.
         """
@@ -120,7 +120,7 @@ class CandidateFactory:
         return self._made[candidate]
 
     def hand_over(self, candidate: Candidate, name: str, folder: Path) -> Bundle:
-        """The answer's bundle under a name for people, with its accuracy on the test split, which nothing has looked at before."""
+        """Export the answer under its display name, with its accuracy on the test split, which is used for nothing else."""
         return self._export(candidate, name, folder, ("test", self._request.test_images), again=True)
 
     def _export(self, candidate: Candidate, name: str, folder: Path, split: tuple[str, int | None], *, again: bool) -> Bundle:
@@ -137,7 +137,7 @@ class CandidateFactory:
         return write_model_bundle(self._decomposed(candidate, on_step, again=again), plan, self._request.command, on_step)
 
     def _decomposed(self, candidate: Candidate, on_step: OnStep, *, again: bool) -> DecomposedModel:
-        """The candidate's model; the one of its fp32 bundle where that is made already."""
+        """Return the candidate's model, from its fp32 bundle where that exists."""
         if candidate.share is None:
             return decompose(self._source, NoneConfig(), self._data, method=NONE, on_step=on_step)
         if candidate.lowering is not None or again:
@@ -154,10 +154,10 @@ class CandidateFactory:
         )  # fmt: skip
 
     def _stored(self, folder: Path) -> DecomposedModel:
-        """A model that was decomposed, and perhaps taught, before.
+        """Load a model that was decomposed, and possibly distilled, before.
 
         Raises:
-            InputError: the folder holds none, or it was made from another dense model.
+            InputError: the folder holds no such model, or one made from another dense model.
         """
         stored = load_model(str(folder))
         origin = stored.origin
@@ -176,7 +176,7 @@ class CandidateFactory:
         return cached_latency(config, prices, self._request.batch, self.threads, progress)
 
     def _taught(self, candidate: Candidate, lessons: Lessons, on_step: OnStep) -> Path:
-        """The checkpoint of a candidate that the dense model has taught; a run that was interrupted goes on."""
+        """Distil a candidate from the dense model, or resume an interrupted run; return the folder of its checkpoint."""
         folder = self._request.folder / "candidates" / f"{candidate.name}-run"
         student = self.make(replace(candidate, lowering=None, lessons=None))
 

@@ -1,4 +1,4 @@
-"""Which measured cell is the answer: pure."""
+"""Choose the answer among measured cells; pure, without input or output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DENSE = "none"
 
 @dataclass(frozen=True)
 class Choice:
-    """The answer and what it was weighed against.
+    """The answer and the cells that it was compared with.
 
     Args:
         cell: the fastest within the budget.
@@ -31,23 +31,23 @@ class Choice:
     speedup: Interval | None
 
     def marked(self, question: str) -> Cell:
-        """The answer's cell, saying that it is one."""
+        """Return the answer's cell with `question` and its gains recorded in it."""
         gains = {self.fp32.key: self.speedup, self.dense.key: self.gain}
         found = tuple(Ratio(baseline=key, **gain._asdict()) for key, gain in gains.items() if gain is not None)
         return self.cell.model_copy(update={"answer": TuneAnswer(question=question, gains=found)})
 
     @property
     def decomposed(self) -> bool:
-        """Whether decomposing paid."""
+        """Whether the answer is a decomposed model."""
         return self.cell.method != DENSE
 
 
 def choose(cells: Sequence[Cell], fits: Callable[[Cell], bool]) -> Choice:
-    """The fastest cell within the budget; a dense one unless a decomposed one is faster by more than chance explains.
+    """Return the fastest cell within the budget; a decomposed one only if significantly faster than the fastest dense one.
 
     Args:
         cells: of one interleaved run, the dense fp32 model on the first runtime among them.
-        fits: whether a cell's loss is within the budget. It is asked from the fastest cell down, as far as need be.
+        fits: whether a cell's loss is within the budget. Called from the fastest cell down, until one fits.
 
     Raises:
         ValueError: no dense fp32 cell was measured.

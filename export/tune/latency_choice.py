@@ -1,4 +1,4 @@
-"""What a tuning goes by: whose prices `auto` counts with, and how many threads everything runs on."""
+"""Choice of the runtime whose operator times `auto` uses, and of the number of CPU threads."""
 
 from __future__ import annotations
 
@@ -21,55 +21,55 @@ from vitnla.common.schema import Record
 _FILE, _ROUNDS, _PROCESSES = "prices.json", 6, 3
 
 
-class _Kept(Record):
+class _StoredChoice(Record):
     target: str
     threads: int | None = None
-    """Null in folders of before it was looked for."""
+    """Null in folders written before the thread count was measured."""
 
 
-class Settled(NamedTuple):
-    """What `auto` counts an operator's time by, and the CPU threads."""
+class LatencyChoice(NamedTuple):
+    """The runtime and precision whose operator times `auto` uses, and the CPU threads of every runtime."""
 
     prices: RuntimePrecision
     threads: int
 
 
-def settle(request: TuneRequest, dense: Sequence[Bundle], only: dict[str, frozenset[str]]) -> Settled:
-    """What this tuning began with, else what is measured now; prices that were asked for go before both.
+def choose_prices_and_threads(request: TuneRequest, dense: Sequence[Bundle], only: dict[str, frozenset[str]]) -> LatencyChoice:
+    """Choose prices and threads: those stored in the folder, else measured now; requested prices override both.
 
-    The prices are those of the runtime and precision that are the fastest for the dense model; that cell is then timed with
-    fewer threads, which on many cores can be faster for a small model or batch.
+    Prices are the operator times of the runtime and precision with the fastest dense model. That cell is then timed with fewer
+    threads, which on many cores can be faster for a small model or batch.
 
     Args:
         request: see `TuneRequest`.
         dense: the dense model in each precision.
-        only: name of a bundle -> where it runs.
+        only: name of a bundle -> names of the runtimes that it runs on.
 
     Raises:
         VerdictError: no dense bundle could be timed.
     """
     path = request.folder / _FILE
     if path.is_file():
-        kept = _Kept.read(path)
+        kept = _StoredChoice.read(path)
     elif request.prices is not None and not request.fewer_threads:
-        return Settled(request.prices, request.threads)  # both were asked for: there is nothing to measure
+        return LatencyChoice(request.prices, request.threads)  # both were asked for: there is nothing to measure
     else:
         plan = BenchPlan(
             tuple(dense), request.targets, (request.batch,), request.threads, seconds=request.seconds / 2, rounds=_ROUNDS, only=only
         )  # fmt: skip
         cells = run_bench(plan, command=request.command)
-        fastest = fastest_of(cells)
+        fastest = fastest_cell(cells)
         case = next(case for case, cell in zip(plan.cases(), cells, strict=True) if cell is fastest)
-        kept = _Kept(target=case.runs_as.label, threads=_threads(request, case))
+        kept = _StoredChoice(target=case.runs_as.label, threads=_measure_threads(request, case))
         write_atomically(path, kept.to_json())
-    return Settled(request.prices or parse_latency_target(kept.target), kept.threads or request.threads)
+    return LatencyChoice(request.prices or parse_latency_target(kept.target), kept.threads or request.threads)
 
 
-def fastest_of(cells: Sequence[Cell]) -> Cell:
-    """The cell of the highest throughput.
+def fastest_cell(cells: Sequence[Cell]) -> Cell:
+    """Return the cell with the highest throughput.
 
     Raises:
-        VerdictError: no cell was measured; says what became of the first.
+        VerdictError: no cell was measured; quotes the error of the first.
     """
     measured = [cell for cell in cells if cell.error is None]
     if not measured:
@@ -77,7 +77,7 @@ def fastest_of(cells: Sequence[Cell]) -> Cell:
     return max(measured, key=lambda cell: cell.images_per_s or 0.0)
 
 
-def _threads(request: TuneRequest, case: Case) -> int:
+def _measure_threads(request: TuneRequest, case: Case) -> int:
     if not request.fewer_threads:
         return request.threads
     counts = (request.threads, *request.fewer_threads)
@@ -85,14 +85,14 @@ def _threads(request: TuneRequest, case: Case) -> int:
     plan = BenchPlan(
         (case.bundle,), targets, (request.batch,), request.threads, seconds=request.seconds / 2, rounds=_ROUNDS, processes=_PROCESSES
     )  # fmt: skip
-    return threads_of(counts, run_bench(plan, command=request.command))
+    return choose_threads(counts, run_bench(plan, command=request.command))
 
 
-def threads_of(counts: Sequence[int], cells: Sequence[Cell]) -> int:
-    """The first count, unless the cell of another one is faster than the first cell by more than chance explains.
+def choose_threads(counts: Sequence[int], cells: Sequence[Cell]) -> int:
+    """Return the first count, or the fastest of the others that are significantly faster than the first.
 
     Args:
-        counts: of CPU threads.
+        counts: numbers of CPU threads.
         cells: one for each count, of one interleaved run.
     """
     first, best, chosen = cells[0], cells[0], counts[0]

@@ -1,4 +1,4 @@
-"""Does a bundle keep the dense model's top-1 within the budget? As many images as it takes to tell, and no more."""
+"""Sequential test of whether a bundle's loss of top-1 is within the budget: stops once enough images were run to decide."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from vitnla.data.dataset import Dataset, Split
 
 FILE, CHUNK = "judged.json", 500
 _SURE = 0.995
-"""A verdict before the last image must be this sure: it is looked for after every chunk, so now and then chance would give one."""
+"""Confidence required of a verdict before the last image: testing after every chunk multiplies the chance of a wrong one."""
 
 
-class Loss(Record):
-    """What a bundle on a runtime lost of the first so many images to judge by."""
+class PairedLoss(Record):
+    """Loss of top-1 of a bundle on a runtime against the dense model, on the first `images` images."""
 
     images: int = 0
     lost: int = 0
-    """Images that the dense model has right and this one wrong."""
+    """Images that the dense model classifies correctly and this one does not."""
     gained: int = 0
     """The reverse."""
 
     def points(self, confidence: float = 0.95) -> Interval:
-        """Top-1 lost, in points, and its interval, paired: what both models have right or wrong says nothing."""
+        """Return top-1 lost, in points, with its paired interval: only discordant images contribute."""
         one = self.lost - self.gained
         # One more discordant image than was seen: agreement on every image of a few does not mean that none would differ.
         deviation = math.sqrt(self.lost + self.gained + 1 - one**2 / self.images)
@@ -44,27 +44,27 @@ class Loss(Record):
         return Interval(*(100 * value / self.images for value in (one, one - half, one + half)))
 
     def describe(self) -> str:
-        """`lost 0.62 points [0.13, 1.11] on 4,500 images`."""
+        """Return a line such as `lost 0.62 points [0.13, 1.11] on 4,500 images`."""
         value, low, high = self.points()
         return f"lost {value:.2f} points [{low:.2f}, {high:.2f}] on {self.images:,} images"
 
-    def __add__(self, other: Loss) -> Loss:
-        return Loss(images=self.images + other.images, lost=self.lost + other.lost, gained=self.gained + other.gained)
+    def __add__(self, other: PairedLoss) -> PairedLoss:
+        return PairedLoss(images=self.images + other.images, lost=self.lost + other.lost, gained=self.gained + other.gained)
 
 
 class _Judged(Record):
-    losses: dict[str, Loss]
-    """Bundle and runtime -> what it lost so far."""
+    losses: dict[str, PairedLoss]
+    """Bundle and runtime -> its loss so far."""
 
 
-def verdict(loss: Loss, max_drop: float, confidence: float, *, final: bool) -> bool | None:
-    """Whether the loss is within `max_drop` points; None where more images are needed to tell.
+def verdict(loss: PairedLoss, max_drop: float, confidence: float, *, final: bool) -> bool | None:
+    """Return whether the loss is within `max_drop` points; `None` if more images are needed to decide.
 
     Args:
-        loss: of what was seen so far.
-        max_drop: points.
-        confidence: how sure it must be that the loss is within, one-sided, once there are no more images.
-        final: whether there are no more.
+        loss: on the images run so far.
+        max_drop: in points.
+        confidence: one-sided, required on the last image for a loss within `max_drop`.
+        final: whether there are no more images.
     """
     if not loss.images:
         return False if final else None
@@ -79,12 +79,12 @@ def verdict(loss: Loss, max_drop: float, confidence: float, *, final: bool) -> b
 
 
 def judging_splits(data: Dataset, count: int, taught: int | None) -> tuple[Split, ...]:
-    """Up to `count` images that neither calibrate nor teach: the validation split, and what is left of the training split.
+    """Return up to `count` images used for neither calibration nor distillation: validation, then unused training images.
 
     Args:
         data: its calibration images are the last of its training images, see `vitnla.data.splits`.
-        count: of images.
-        taught: how many of the first training images teach; `None` is all of them.
+        count: largest number of images.
+        taught: number of training images used for distillation, from the first on; `None` is all.
     """
     validation = data.split("validation").head(count)
     if "train" not in data.splits or taught is None:
@@ -97,13 +97,13 @@ def judging_splits(data: Dataset, count: int, taught: int | None) -> tuple[Split
 
 
 class Judge:
-    """Counts what bundles lose against the dense fp32 model, each where it is meant to run; what was counted is kept.
+    """Measures the loss of bundles against the dense fp32 model, each on its own runtime; counts are stored.
 
     Args:
-        request: its folder keeps the counts, so that a tuning that goes on, or asks for another loss, goes on counting.
+        request: its folder stores the counts, so that a resumed tuning, or one with another budget, reuses them.
         dense: the dense model in fp32.
         splits: see `judging_splits`.
-        say: told what is being done.
+        say: called with a line of text before each step.
     """
 
     def __init__(self, request: TuneRequest, dense: Bundle, splits: tuple[Split, ...], say: OnStep) -> None:
@@ -113,12 +113,12 @@ class Judge:
         self._dense_right = np.empty(0, np.bool_)
         self._total = sum(map(len, splits))
 
-    def loss(self, bundle: Bundle, target: Target) -> Loss:
-        """What is known of a bundle so far."""
-        return self._losses.get(self._key(bundle, target), Loss())
+    def loss(self, bundle: Bundle, target: Target) -> PairedLoss:
+        """Return the loss of a bundle on a runtime as measured so far."""
+        return self._losses.get(self._key(bundle, target), PairedLoss())
 
     def fits(self, bundle: Bundle, target: Target, label: str | None = None) -> bool:
-        """Whether a bundle on a runtime is within the budget. The dense fp32 model is, by definition, on the reference runtime."""
+        """Return whether a bundle on a runtime is within the budget; the dense fp32 model on the reference runtime always is."""
         if bundle == self._dense and target == self._request.reference:
             return True
         found = self.loss(bundle, target)
@@ -136,15 +136,15 @@ class Judge:
             self._say(f"{title}: {found.describe()}")
         return known
 
-    def _verdict(self, loss: Loss) -> bool | None:
+    def _verdict(self, loss: PairedLoss) -> bool | None:
         return verdict(loss, self._request.max_drop, self._request.confidence, final=loss.images >= self._total)
 
-    def _compare(self, classifier: Classifier, first: int, last: int) -> Loss:
+    def _compare(self, classifier: Classifier, first: int, last: int) -> PairedLoss:
         while len(self._dense_right) < last:
             more = min(len(self._dense_right) + CHUNK, self._total)
             self._dense_right = np.append(self._dense_right, self._right(self._reference, len(self._dense_right), more))
         ours, dense = self._right(classifier, first, last), self._dense_right[first:last]
-        return Loss(images=len(ours), lost=int((dense & ~ours).sum()), gained=int((ours & ~dense).sum()))
+        return PairedLoss(images=len(ours), lost=int((dense & ~ours).sum()), gained=int((ours & ~dense).sum()))
 
     @cached_property
     def _reference(self) -> Classifier:
@@ -164,7 +164,7 @@ class Judge:
 
 
 class Classifier:
-    """A bundle on a runtime, at the batch size that is tuned for: what is judged is what is timed."""
+    """A bundle on a runtime, at the batch size that is tuned for, so that accuracy and time are of the same session."""
 
     def __init__(self, bundle: Bundle, target: Target, request: TuneRequest) -> None:
         self._prepare = bundle_preparation(bundle)
@@ -178,11 +178,11 @@ class Classifier:
         self._session.close()
 
     def right(self, split: Split) -> NDArray[np.bool_]:
-        """Which images [N] get their label."""
+        """Return whether each image is classified correctly, bool [N]."""
         answers = run_in_batches(self._session, self._prepare(split.images), self._batch)
         return np.asarray(split.classes.scored(answers).argmax(axis=1) == split.labels)
 
     def top1(self, split: Split) -> Interval:
-        """The share of a split that is right, batch by batch, so that no more than a chunk of it is in memory."""
+        """Return top-1 on a split as a fraction, with its Wilson interval; at most `CHUNK` images are in memory."""
         chunks = (split.take(slice(start, start + CHUNK)) for start in range(0, len(split), CHUNK))
         return wilson(sum(int(self.right(chunk).sum()) for chunk in chunks), len(split))

@@ -1,21 +1,21 @@
-"""How deep to cut next: a pure search over the share of the dense time that is kept."""
+"""The next share of the dense time to try: a pure search, without input or output."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 FIRST, STEP, RESOLUTION = 0.6, 0.8, 0.03
-"""The first share, what it is multiplied by while the loss allows, and how close the deepest good one is to the next bad one."""
+"""The first share, its factor per step while within the budget, and the largest final gap between a good and a bad share."""
 TAUGHT_RESOLUTION = 0.1
-"""The same for shares that are distilled, each of which takes a training."""
+"""Resolution for distilled shares, each of which needs a training run."""
 LEAST, MOST = 0.15, 0.95
 
 
 def next_share(tried: Mapping[float, bool]) -> float | None:
-    """The next share of time to try, or `None` once the deepest one within the budget is known.
+    """Return the next share of the dense time to try, or `None` once the smallest one within the budget is known.
 
-    The loss grows as the share falls, but for noise: so steps downwards until one is too much, upwards until one is not, and
-    then halving between the deepest good share and the shallowest bad one below it.
+    Up to noise, the loss grows as the share falls. The search steps down until a share is over the budget, or up until one is
+    within it, and then bisects between the smallest good share and the largest bad one below it.
 
     Args:
         tried: share -> whether its loss was within the budget.
@@ -37,11 +37,13 @@ def next_share(tried: Mapping[float, bool]) -> float | None:
 
 
 def next_taught(tried: Mapping[float, bool], taught: Mapping[float, bool]) -> float | None:
-    """The next share to distil, or `None`: two steps below what was good untrained, then on as above, but less finely.
+    """Return the next share to distil, or `None` when done.
+
+    The first is two steps below the smallest good untrained share; then as `next_share`, to `TAUGHT_RESOLUTION`.
 
     Args:
-        tried: untrained, share -> whether its loss was within the budget.
-        taught: the same of the shares that were distilled.
+        tried: share -> whether its loss was within the budget without training.
+        taught: the same for the distilled shares.
     """
     top = min((share for share, ok in tried.items() if ok), default=1.0)
     deepest = min((share for share, ok in taught.items() if ok), default=top)

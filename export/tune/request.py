@@ -1,4 +1,4 @@
-"""What `vitdeploy tune` is asked for."""
+"""The request of `vitdeploy tune`, its settings and its defaults."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from vitnla.common.errors import InputError
 from vitnla.common.schema import Record
 
 PICTURED = 2000
-"""Validation images, at most, on which every candidate's manifest and every cell of the report are scored."""
+"""Largest number of validation images for the accuracy in each candidate's manifest and in each cell of the report."""
 
 
 @dataclass(frozen=True)
 class Lessons:
-    """How long the dense model teaches a decomposed one: passes over so many training images (`None` is all)."""
+    """Length of a distillation: `epochs` over the first `images` training images (`None` is all)."""
 
     epochs: int
     images: int | None = None
@@ -32,25 +32,25 @@ class Lessons:
 
 @dataclass(frozen=True)
 class TuneRequest:
-    """The question: which bundle is the fastest on this machine within a loss.
+    """A request for the fastest bundle on this machine within a loss of top-1.
 
     Args:
         model: SPEC of the dense model, `data` that of its images.
         max_drop: points of top-1 that may be lost against the dense model.
-        confidence: how sure it must be, on the validation images, that no more are.
+        confidence: one-sided confidence, on the validation images, that the loss is at most `max_drop`.
         targets: runtimes to choose from.
         batch: images at a time.
         threads: of every runtime.
-        fewer_threads: other numbers of them, one of which is taken where it is faster for the dense model.
-        images: validation images, at most, see `judge.judging_splits`.
-        test_images: how many of the test split, which is looked at once, for the answer; `None` is all.
+        fewer_threads: other thread counts to try; one is used if it is faster for the dense model.
+        images: validation images, at most, see `loss_test.judging_splits`.
+        test_images: how many of the test split, which is used once, for the answer; `None` is all.
         calibration_images: how many of the calibration split; `None` is all.
         time_budget_s: seconds after which no further share is tried.
         seconds: measured time of each cell of the final comparison.
-        folder: everything is kept here; a tuning that was interrupted goes on where it stopped.
+        folder: stores everything; an interrupted tuning resumes from it.
         command: the command line, for the manifests.
-        prices: what `auto` counts an operator's time by; `None` is by the target on which the dense model is the fastest.
-        lessons: for shares that lose too much untrained; `None` leaves every model as it was decomposed.
+        prices: runtime and precision whose operator times `auto` uses; `None` is the one with the fastest dense model.
+        lessons: distillation of shares that lose too much untrained; `None` is no distillation.
         class_map: renames classes of the data, see `vitnla.data.class_mapping.read_class_map`.
     """
 
@@ -75,18 +75,18 @@ class TuneRequest:
 
     @property
     def question(self) -> str:
-        """What the answer is the answer to."""
+        """The criterion in words, for reports."""
         points = f"{self.max_drop:g} point{'' if self.max_drop == 1 else 's'}"
         return f"the fastest within {points} of top-1, with a confidence of {self.confidence:g}"
 
     @property
     def reference(self) -> Target:
-        """Where the dense fp32 model gives the answers that others are held against: the first that computes in fp32."""
+        """The target of the dense fp32 reference: the first that computes in fp32."""
         return next(target for target in self.targets if target.precision is None)
 
     @property
     def lowering_targets(self) -> dict[str, Target]:
-        """The runtimes that int8 graphs are made for, and the first target of each."""
+        """Runtime that int8 graphs are made for -> its first target."""
         first: dict[str, Target] = {}
         for target in self.targets:
             first.setdefault(target.runtime, target)
@@ -94,27 +94,27 @@ class TuneRequest:
 
     @property
     def lowerings(self) -> tuple[Lowering, ...]:
-        """Every form of int8 graph for those runtimes."""
+        """Every form of int8 graph for the runtimes of `lowering_targets`."""
         return tuple(form for runtime in self.lowering_targets for form in int8_forms(runtime))
 
     @property
     def taught_images(self) -> int | None:
-        """How many of the first training images teach; `None` is all of them."""
+        """Number of training images used for distillation, from the first on; `None` is all."""
         return 0 if self.lessons is None else self.lessons.images
 
     @property
     def settings(self) -> TuneSettings:
-        """What must be the same for a tuning to go on in its folder."""
+        """The settings that must be equal for a tuning to resume in its folder."""
         return TuneSettings(
             model=self.model, data=self.data, batch=self.batch, threads=self.threads, calibration_images=self.calibration_images,
             class_map=None if self.class_map is None else str(self.class_map),
         )  # fmt: skip
 
     def check(self) -> None:
-        """Refuse what cannot be tuned.
+        """Check that the request can be tuned.
 
         Raises:
-            InputError: a number is out of range, or a runtime is none of those that can be tuned for.
+            InputError: a number is out of range, or a runtime cannot be tuned for.
         """
         if not 0 <= self.max_drop < 100:
             raise InputError(f"expected --max-drop between 0 and 100 points, got {self.max_drop:g}", "such as --max-drop 1.0")
@@ -134,17 +134,17 @@ class TuneRequest:
 
 
 def int8_forms(runtime: str) -> tuple[Lowering, ...]:
-    """The forms of an int8 graph for a runtime, the fastest first; another is tried where that loses too much."""
+    """Return the forms of an int8 graph for a runtime, the fastest first; the next is tried if one loses too much."""
     return lowerings(RuntimePrecision(runtime, "int8"))
 
 
 def tunable_runtimes() -> tuple[str, ...]:
-    """Names of the runtimes that `tune` may choose, whether they can run here or not."""
+    """Return the names of the runtimes that `tune` may choose, available here or not."""
     return tuple(name for name, traits in known_traits().items() if traits.tunable)
 
 
 def default_targets() -> tuple[Target, ...]:
-    """Every runtime that can be tuned for and runs here, and its lower precisions where the processor has instructions for them."""
+    """Return every tunable runtime available here, in fp32 and in the lower precisions that the processor has instructions for."""
     flags = set(machine_facts()["cpu_flags"])
     found: list[Target] = []
     for name in tunable_runtimes():
@@ -159,7 +159,7 @@ def default_targets() -> tuple[Target, ...]:
 
 
 class TuneSettings(Record):
-    """What the bundles of a tuning folder were made with."""
+    """Settings that the bundles of a tuning folder were made with."""
 
     model: str
     data: str

@@ -1,4 +1,4 @@
-"""How deep the dense model can be cut within the loss: untrained, then with what the dense model teaches."""
+"""Search for the smallest share of the dense time within the loss: without training, then with distillation."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from runtime.runners.runtime_precision import RuntimePrecision
 from vitnla.allocation.options import UnattainableTarget
 
 _RESERVE = 2.0
-"""The final comparison and the hand-over take about as long as this many shares."""
+"""Time reserved for the final comparison and the export of the answer, as a multiple of the time that one share takes."""
 _LATER = 0.6
-"""What a share takes of the first one's time: that has calibrated, timed operators and had the dense model answer."""
+"""Time of a later share over that of the first, which also calibrates, times operators and runs the dense model."""
 
 
 @dataclass
@@ -27,10 +27,10 @@ class Search:
     Args:
         request: see `TuneRequest`.
         factory: makes the bundles.
-        prices: what time is counted by.
+        prices: runtime and precision whose operator times `auto` uses.
         judge: of the losses.
         started: `time.monotonic()` when the tuning began.
-        say: told what is being done.
+        say: called with a line of text before each step.
     """
 
     request: TuneRequest
@@ -40,16 +40,16 @@ class Search:
     started: float
     say: OnStep
     tried: dict[float, bool] = field(default_factory=dict)
-    """Share of the dense time -> whether some bundle of it was within the budget."""
+    """Share of the dense time -> whether at least one of its bundles was within the budget."""
     taught: dict[float, bool] = field(default_factory=dict)
-    """The same of the shares that were distilled."""
+    """The same for the distilled shares."""
     floor: float = 0.0
-    """The least share that the model's widths and ranks allow, once one below it was tried."""
+    """The smallest share that the model's widths and ranks allow; 0 until a smaller one was tried."""
     made: list[Candidate] = field(default_factory=list)
-    """Every decomposed bundle that was judged."""
+    """Every decomposed candidate whose loss was measured."""
 
     def run(self) -> None:
-        """Find the deepest share within the budget; with lessons, another one that is taught."""
+        """Find the smallest share within the budget; with lessons, also the smallest distilled share."""
         self._go(self.tried, lambda: next_share(self.tried), None, _RESERVE)
         if (lessons := self.request.lessons) is not None:
             self._go(self.taught, lambda: next_taught(self.tried, self.taught), lessons, 0.0)
@@ -57,7 +57,7 @@ class Search:
     def _go(
         self, found: dict[float, bool], following: Callable[[], float | None], lessons: Lessons | None, reserve: float
     ) -> None:
-        """Score one share after the other while there is time for it and for what must follow; the first is always scored."""
+        """Score shares one by one while the time budget allows, `reserve` included; the first is always scored."""
         expected, how = 0.0, ", distilled" if lessons else ""
         while (share := following()) is not None:
             share = max(share, self.floor)
@@ -80,7 +80,7 @@ class Search:
             self.say(f"share {share:g}{how}: {'within' if found[share] else 'beyond'} {self.request.max_drop:g} points")
 
     def _within_budget(self, candidate: Candidate) -> bool:
-        """Whether the fp32 bundle and some int8 one of it lose little enough; int8 is not made where fp32 already fails."""
+        """Return whether the fp32 bundle and at least one int8 form of it are within the budget; int8 is skipped if fp32 fails."""
 
         def fits(one: Candidate, target: Target) -> bool:
             bundle = self.factory.make(one)

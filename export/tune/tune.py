@@ -1,4 +1,4 @@
-"""What `vitdeploy tune` does: cut as deep as the validation split allows, measure what is left side by side, hand over the best."""
+"""`vitdeploy tune`: search for the deepest cuts within the loss, bench the finalists interleaved, export the fastest."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import NamedTuple
 from export.bundle.evaluation import evaluation_of
 from export.tune.candidates import Candidate, CandidateFactory, OnStep, labels
 from export.tune.choice import Choice, choose
-from export.tune.latency_choice import settle
-from export.tune.loss_test import Classifier, Judge, Loss, judging_splits
+from export.tune.latency_choice import choose_prices_and_threads
+from export.tune.loss_test import Classifier, Judge, PairedLoss, judging_splits
 from export.tune.request import PICTURED, TuneRequest, TuneSettings
 from export.tune.search import Search
 from runtime.bench.plan import BenchPlan, Case
@@ -34,28 +34,28 @@ _ROUNDS, _PROCESSES = 12, 4
 
 @dataclass(frozen=True)
 class Answer:
-    """The bundle handed over, how it was chosen, and every cell that was measured."""
+    """The result of a tuning: the exported bundle, how it was chosen, and every measured cell."""
 
     bundle: Bundle
     choice: Choice
-    loss: Loss
-    """Of the answer, on the images that it was chosen by."""
+    loss: PairedLoss
+    """Loss of the answer on the images that it was chosen by."""
     top1: Interval
-    """Of the answer on the test split, where and as it was timed."""
+    """Top-1 of the answer on the test split, on the runtime and at the batch size that were timed."""
     cells: tuple[Cell, ...]
     prices: RuntimePrecision
-    """What time was counted by."""
+    """Runtime and precision whose operator times `auto` used."""
     threads: int
-    """Of every runtime, as was the fastest for the dense model."""
+    """CPU threads of every runtime; the fastest count for the dense model."""
     tried: dict[float, bool]
-    """Share of the dense time -> whether some bundle of it was within the budget."""
+    """Share of the dense time -> whether at least one of its bundles was within the budget."""
     taught: dict[float, bool]
-    """The same of the shares that were distilled."""
+    """The same for the distilled shares."""
     seconds: float
 
 
 class _Entry(NamedTuple):
-    """A cell, and what it was measured on."""
+    """A cell with the candidate and the case that it measures."""
 
     candidate: Candidate
     case: Case
@@ -67,7 +67,7 @@ def tune(request: TuneRequest, on_step: OnStep = lambda text: None) -> Answer:
 
     Args:
         request: see `TuneRequest`.
-        on_step: told what is being done, with what is left of the time budget.
+        on_step: called with a line of text before each step, with the time budget that is left.
 
     Raises:
         InputError: the request is not sound, or its folder holds a tuning with other settings.
@@ -89,7 +89,7 @@ def tune(request: TuneRequest, on_step: OnStep = lambda text: None) -> Answer:
     dense = [Candidate(None, lowering) for lowering in (None, *request.lowerings)]
     bundles = [factory.make(one) for one in dense]
     say("timing the dense bundles")
-    prices, threads = settle(request, bundles, _places(dense))
+    prices, threads = choose_prices_and_threads(request, bundles, _places(dense))
     request = replace(request, threads=threads)
     factory.threads = threads
     data = data.for_model(bundles[0].manifest.labels)
@@ -125,7 +125,7 @@ def tune(request: TuneRequest, on_step: OnStep = lambda text: None) -> Answer:
 def _measure(
     candidates: Sequence[Candidate], aside: Sequence[Candidate], request: TuneRequest, factory: CandidateFactory, data: Dataset, say: OnStep
 ) -> list[_Entry]:  # fmt: skip
-    """Measure candidates side by side, each where it is meant to run; those `aside` are for the picture, so on one runtime only."""
+    """Bench candidates interleaved, each on its own runtimes; `aside` only on the reference runtime, for the report's chart."""
     everything = [*candidates, *aside]
     bundles = [factory.make(one) for one in everything]
     only = _places(candidates) | {one.name: frozenset({request.reference.runtime}) for one in aside}
@@ -143,7 +143,7 @@ def _measure(
 
 
 def _finalists(search: Search) -> list[Candidate]:
-    """The deepest shares within the budget, and the distilled ones that are, in every precision that was made of them."""
+    """Return the deepest shares within the budget and the distilled ones within it, in every precision that was made."""
     untrained = sorted(share for share, ok in search.tried.items() if ok)[:_FINALISTS]
     kept = {(share, None) for share in untrained} | {(share, search.request.lessons) for share, ok in search.taught.items() if ok}
     return [one for one in search.made if (one.share, one.lessons) in kept]

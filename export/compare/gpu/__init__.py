@@ -1,1 +1,1 @@
-"""The suite for a CUDA machine: what its runtimes make of dense and decomposed ViT shapes, against the GPU's own ceiling."""
+"""Benchmark suite for a CUDA machine: its runtimes on dense and decomposed ViT shapes, against the GPU's matmul ceiling."""

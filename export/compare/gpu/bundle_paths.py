@@ -27,7 +27,7 @@ _PROVIDER_OPTIONS = {"cuda": {}, "tensorrt": {"trt_fp16_enable": "1"}}
 
 
 def bundle_paths(work: Path, command: str) -> tuple[GpuPath, ...]:
-    """The paths that run bundles, which they keep in the folder `work`; `command` stands in their manifests."""
+    """Return the paths that run bundles, which are stored in the folder `work` with `command` in their manifests."""
     providers = (
         GpuPath(f"ort-{name}", "fp16", partial(_provider_availability, name), partial(_prepare_ort, work, command, name))
         for name in _PROVIDER_OPTIONS
@@ -68,7 +68,7 @@ def _images(bundle_input: tuple[int, ...], batch: int) -> Images:
 
 @cache
 def _ort_stream() -> Stream:
-    """One for the whole run: a session may not outlive its stream, and a session ends when its last reference does."""
+    """Return the stream of the whole run: a session must not outlive its stream, and ends only with its last reference."""
     return Stream()
 
 

@@ -1,4 +1,4 @@
-"""Bundles of the suite's shapes, made when a path first needs one and kept in a folder."""
+"""Bundles of the suite's shapes, made on first use and stored in a folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _IMAGES = 8
 
 
 def random_bundle(config: ViTConfig, folder: Path, options: ExportOptions, command: str) -> Bundle:
-    """A model of random weights as a bundle, its logits verified like any other's; one that lies there already is taken.
+    """Export a model of random weights as a bundle, verified like any other; an existing one is reused.
 
     Raises:
         VerdictError: its logits are not torch's.

@@ -1,4 +1,4 @@
-"""A path of the suite: a runtime at a precision, what it needs, and how it makes a shape ready to run."""
+"""Paths of the suite: a runtime at a precision, its availability, and the preparation of a shape."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from runtime.runners.availability import Availability
 
 @dataclass(frozen=True)
 class Ready:
-    """A loaded model whose images lie on the device.
+    """A loaded model with its images on the device.
 
     Args:
         launch: enqueues one inference.
-        synchronise: waits until all that was enqueued is done.
-        elapsed_ms: milliseconds between two events on the stream, around what the function given enqueues.
-        facts: what is really used.
+        synchronise: waits for all enqueued work.
+        elapsed_ms: milliseconds between two events on the stream, around the work that the given function enqueues.
+        facts: versions and settings in use.
         close: frees the model.
     """
 
@@ -31,12 +31,12 @@ class Ready:
 
 @dataclass(frozen=True)
 class GpuPath:
-    """What is measured, by its name in the file.
+    """A path: a runtime at a precision.
 
     Args:
-        name: in the file.
+        name: in the results file.
         precision: of weights and arithmetic.
-        availability: whether this machine has it.
+        availability: whether this machine can run it.
         prepare: loads a shape at a batch size.
     """
 

@@ -1,4 +1,4 @@
-"""What `results/gpu-NAME.json` holds."""
+"""Records of `results/gpu-NAME.json`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Half = Literal["fp16", "bf16"]
 
 
 class Key(NamedTuple):
-    """What a row is of."""
+    """Key of a row: path, shape and batch size."""
 
     path: str
     shape: Shape
@@ -27,25 +27,25 @@ class Key(NamedTuple):
 
 
 class Measurement(Record):
-    """One model on one path at one batch size. Every time is of a whole batch whose images lie on the device already."""
+    """One model on one path at one batch size. Times are per batch, with the images already on the device."""
 
     host_ms: tuple[float, ...]
-    """Wall time of each call: enqueue, and wait until the GPU is done."""
+    """Wall time of each call in ms, from enqueueing until the GPU is done."""
     event_ms: tuple[float, ...]
-    """By CUDA events on the stream: the mean of `launches` calls enqueued one after another, once for each window."""
+    """Time per call in ms by CUDA events on the stream, one per window: the mean of `launches` calls enqueued in sequence."""
     launches: int
     settled: bool
-    """Whether the warm-up's windows came to lie within 10 %."""
+    """Whether the warm-up's windows converged to within 10 %."""
     tflops: float
-    """Achieved, by the median of `event_ms`."""
+    """Achieved TFLOP/s, by the median of `event_ms`."""
     ceiling_share: float | None
-    """Of the matmul ceiling at this precision; null where that was not measured."""
+    """`tflops` over the matmul ceiling at this precision; null if that was not measured."""
     facts: dict[str, Any]
-    """What was really used."""
+    """Versions and settings in use."""
 
 
 class Row(Record):
-    """A measurement, or the reason why there is none although the path is available."""
+    """A measurement, or the reason of its failure on an available path."""
 
     path: str
     precision: Half
@@ -53,18 +53,18 @@ class Row(Record):
     variant: Variant
     batch: int
     flops: int
-    """Of one batch."""
+    """Floating-point operations of one batch."""
     measured: Measurement | None = None
     failure: str | None = None
 
     @property
     def key(self) -> Key:
-        """What it is of."""
+        """Key of the row."""
         return Key(self.path, Shape(self.size, self.variant), self.batch)
 
 
 class Skipped(Record):
-    """A path that this machine does not have."""
+    """A path that this machine cannot run."""
 
     path: str
     reason: str
@@ -72,16 +72,16 @@ class Skipped(Record):
 
 
 class Ceiling(Record):
-    """The best of several timings of one large matrix product on this GPU."""
+    """Best of several timings of a large matrix product on this GPU."""
 
     precision: Half
     side: int
-    """Of the square matrices."""
+    """Side of the square matrices."""
     tflops: float
 
 
 class GpuResults(Record):
-    """A run of the suite, or several on one machine."""
+    """Results of one or several runs of the suite on one machine."""
 
     schema_version: Literal[1] = 1
     name: str
@@ -92,29 +92,29 @@ class GpuResults(Record):
     rows: tuple[Row, ...] = ()
 
     def with_row(self, row: Row) -> GpuResults:
-        """These results with a row that replaces an earlier one of its key."""
+        """Return these results with a row added, in place of an earlier one of the same key."""
         return self.model_copy(update={"rows": (*(one for one in self.rows if one.key != row.key), row)})
 
     @property
     def done(self) -> frozenset[Key]:
-        """What need not be measured again. What failed is tried again."""
+        """Return the keys of rows with a measurement; failed rows are measured again."""
         return frozenset(row.key for row in self.rows if row.measured is not None)
 
     @property
     def failed(self) -> tuple[Row, ...]:
-        """Rows that have a reason in place of a measurement."""
+        """Return the rows with a reason in place of a measurement."""
         return tuple(row for row in self.rows if row.measured is None)
 
     def ceiling(self, precision: Half) -> float | None:
-        """TFLOP/s of the matmul at a precision, or null where it was not measured."""
+        """Return the matmul's TFLOP/s at a precision, or `None` if it was not measured."""
         return next((one.tflops for one in self.ceilings if one.precision == precision), None)
 
 
 def resume(path: Path, fresh: GpuResults) -> GpuResults:
-    """What an earlier run of the suite on this machine left in a file, to be carried on; `fresh` where there is none.
+    """Read the results of an earlier run of the suite on this machine, to resume it; return `fresh` if there are none.
 
     Raises:
-        InputError: the file is damaged, or of another machine or of other versions.
+        InputError: the file is damaged, or from another machine or other versions.
     """
     if not path.exists():
         return fresh
@@ -129,7 +129,7 @@ def resume(path: Path, fresh: GpuResults) -> GpuResults:
 
 
 def write(path: Path, results: GpuResults) -> None:
-    """Write the file whole, or leave it as it was.
+    """Write the file atomically.
 
     Raises:
         InputError: it cannot be written.
@@ -138,11 +138,11 @@ def write(path: Path, results: GpuResults) -> None:
 
 
 def achieved_tflops(flops: int, milliseconds: tuple[float, ...]) -> float:
-    """TFLOP/s by the median of the times of one batch."""
+    """Return TFLOP/s, by the median of the times of one batch."""
     return flops / (float(np.median(milliseconds)) * 1e9)
 
 
 def _setup(machine: dict[str, Any]) -> dict[str, Any]:
-    """What must be the same for rows to be compared: clocks and free memory change from one minute to the next."""
+    """Return the facts that must be equal for rows to be comparable; clocks and free memory vary, and are left out."""
     gpus = [{name: gpu.get(name) for name in ("name", "capability", "driver")} for gpu in machine.get("gpus", [])]
     return {"cpu": machine.get("cpu"), "packages": machine.get("packages"), "gpus": gpus}

@@ -1,4 +1,4 @@
-"""The shapes that are measured, and what they compute."""
+"""Model shapes of the suite, and their FLOPs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DECOMPOSED: tuple[LinearName, ...] = ("qkv", "fc1", "fc2")
 
 
 class Width(NamedTuple):
-    """Of an encoder."""
+    """Width of an encoder."""
 
     dim: int
     depth: int
@@ -41,12 +41,12 @@ class Shape(NamedTuple):
 
 
 def shapes() -> Iterator[Shape]:
-    """Every model of the suite, the small ones first."""
+    """Yield every model of the suite, small ones first."""
     return itertools.starmap(Shape, itertools.product(SIZES, VARIANTS))
 
 
 def vit_config(shape: Shape) -> ViTConfig:
-    """The ViT of a shape: 224 x 224 pixels, 1,000 classes.
+    """Return the config of a shape's ViT: 224 x 224 pixels, 1,000 classes.
 
     Decomposed, `qkv`, `fc1` and `fc2` have the largest rank that is a multiple of 32 and at most halves their MACs; `proj`, which
     is square and small, stays dense.
@@ -68,7 +68,7 @@ def _halving_rank(block: BlockConfig, name: LinearName, dim: int) -> int:
 
 
 def image_flops(config: ViTConfig) -> int:
-    """Floating-point operations of one image: 2 for each multiply-accumulate of the linears, the attention's two products, the patch
+    """Return the floating-point operations per image: 2 for each multiply-accumulate of the linears, the attention's two products, the patch
     embedding and a linear head. Softmax, norms, activations and biases are not counted.
     """
     linears = sum(layer_macs(config, block, name) for block in range(len(config.blocks)) for name in LINEARS)

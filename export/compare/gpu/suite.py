@@ -1,4 +1,4 @@
-"""The walk over paths and shapes: skip with a reason, measure, write the file after every row."""
+"""Run of the suite over paths and shapes: skip with a reason, measure, write the file after every row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runtime.bench.timing import time_calls, warm_up
 
 @dataclass(frozen=True)
 class Effort:
-    """How long a row is measured: the host's clock for so many seconds and calls, and windows of events as long as `window_ms`."""
+    """Duration of a row's measurement: seconds and calls on the host's clock, and event windows of `window_ms`."""
 
     seconds: float = 0.5
     calls: int = 30
@@ -30,15 +30,15 @@ def run_suite(
     ceiling: Callable[[Half], Ceiling | None], effort: Effort = Effort(), measured: Iterable[Shape] | None = None,
     batches: Sequence[int] = BATCHES,
 ) -> GpuResults:  # fmt: skip
-    """Measure what `results` lack on every path that is there.
+    """Measure the rows missing in `results` on every available path.
 
     Args:
-        paths: what may be measured.
+        paths: to measure where available.
         results: of an earlier run, or empty.
-        file: written whole after every row.
-        say: told of every skipped path and every row.
-        ceiling: measures the matmul at a precision, or cannot; called where an available path needs one.
-        effort: how long a row takes.
+        file: written atomically after every row.
+        say: called with a line of text for every skipped path and every row.
+        ceiling: measures the matmul at a precision, or returns `None`; called if an available path needs one.
+        effort: duration of a row's measurement.
         measured: the shapes; by default all.
         batches: the batch sizes.
 
@@ -75,7 +75,7 @@ def run_suite(
 
 
 def measure_row(path: GpuPath, key: Key, ceiling: float | None, effort: Effort) -> Row:
-    """Load, warm up and time one model, or say in the row why that failed."""
+    """Load, warm up and time one model, or return a row with the reason of the failure."""
     flops = key.batch * image_flops(vit_config(key.shape))
     row = Row(
         path=path.name, precision=path.precision, size=key.shape.size, variant=key.shape.variant, batch=key.batch, flops=flops
@@ -122,5 +122,5 @@ def _outcome(row: Row) -> str:
 
 
 def exit_code(results: GpuResults) -> int:
-    """3 where there was nothing to measure with, 1 where a row failed, else 0."""
+    """Return 3 if no path was available, 1 if a row failed, else 0."""
     return 1 if results.failed else 0 if results.rows else 3

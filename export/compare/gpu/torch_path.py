@@ -22,7 +22,7 @@ _SIDE, _LAUNCHES, _WINDOWS = 8192, 10, 10
 
 
 def torch_paths() -> tuple[GpuPath, ...]:
-    """Eager and compiled, in both half precisions."""
+    """Return the paths of eager and compiled PyTorch, in both half precisions."""
     return tuple(
         GpuPath(f"{name}-{precision}", precision, partial(_availability, precision, graphs), partial(_prepare, precision, graphs))
         for name, graphs in (("torch", False), ("torch-compile", True))
@@ -44,7 +44,7 @@ def _availability(precision: Half, graphs: bool) -> Availability:
 
 
 def _prepare(precision: Half, graphs: bool, key: Key) -> Ready:
-    """A ViT of random weights, and random images [B, 3, 224, 224], on the GPU at one precision."""
+    """Put a ViT of random weights and random images [B, 3, 224, 224] on the GPU at one precision."""
     torch.manual_seed(0)
     with torch.device("cuda"):
         model = VisionTransformer(vit_config(key.shape)).to(_DTYPES[precision]).eval()
@@ -79,9 +79,9 @@ def _elapsed_ms(work: Callable[[], object]) -> float:
 
 
 def matmul_ceiling(precision: Half) -> Ceiling | None:
-    """The best of ten timings of a product of two 8192 x 8192 matrices, after a warm-up of as many calls as one timing has.
+    """Return the best of ten timings of a product of two 8192 x 8192 matrices, after a warm-up as long as one timing.
 
-    None where torch itself has no GPU, although another runtime may.
+    `None` if torch itself has no GPU, although another runtime may have one.
     """
     if not torch.cuda.is_available():
         return None

@@ -1,4 +1,4 @@
-"""What every quantiser implements: from the fp32 graph of a bundle to a quantised one for one runtime."""
+"""Interface of quantisers, which convert a bundle's fp32 graph to a quantised one for a runtime."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ ASYMMETRIC, SYMMETRIC = "asymmetric", "symmetric"
 
 
 class Quantizer(ABC):
-    """Quantises graphs for a runtime, by that runtime's own tool. It may be registered for several runtimes.
+    """Quantiser of graphs for a runtime, by that runtime's own tool; it may be registered for several runtimes.
 
-    Its module must not import a tool that does not come with vitdeploy: all quantisers are asked for their schemes to list them.
+    Its module must not import optional packages, since every quantiser is loaded to list its schemes.
     """
 
     schemes: tuple[str, ...] = ()
     """Kinds of int8 activations to choose from, the fastest first, the default `ASYMMETRIC` among them; none where there is no choice."""
     quantizes_scores: bool = False
-    """Whether Q K^T is quantised too, so that it is to be timed so."""
+    """Whether Q K^T is quantised too, and is to be timed as such."""
 
     def require(self) -> None:  # noqa: B027 - most tools come with vitdeploy
-        """Refuse before the long work where the tool is absent.
+        """Check, before any long computation, that the tool is installed.
 
         Raises:
             MissingDependencyError: it is not installed.
@@ -45,7 +45,7 @@ class Quantizer(ABC):
     def quantize(
         self, path: Path, target: RuntimePrecision, activations: str, config: ViTConfig, calibration: Calibration, on_step: OnStep
     ) -> Quantization:
-        """Write the graph at `path` anew, quantised.
+        """Quantise the graph at `path`, in place.
 
         Args:
             path: the fp32 graph; replaced.
@@ -53,5 +53,5 @@ class Quantizer(ABC):
             activations: one of `schemes`; ignored where there is no choice.
             config: of the graph: its encoder's linears are what is quantised.
             calibration: its images; none for `int8-dynamic`.
-            on_step: told what is being done.
+            on_step: called with a line of text before each step.
         """

@@ -26,7 +26,7 @@ from vitnla.model.config import ViTConfig
 
 
 class NncfQuantizer(Quantizer):
-    """SmoothQuant and static INT8, the attention's products included."""
+    """Quantiser by SmoothQuant and static INT8, including the attention's products."""
 
     schemes = (SYMMETRIC, ASYMMETRIC)
     quantizes_scores = True
@@ -58,7 +58,7 @@ class NncfQuantizer(Quantizer):
 
 
 def quantize_by_nncf(source: Path, config: ViTConfig, images: Images, *, symmetric: bool = False) -> onnx.ModelProto:
-    """SmoothQuant, Q/DQ around every product of the encoder (attention included), and bias correction.
+    """Quantise by NNCF: SmoothQuant, Q/DQ around every product of the encoder (attention included), bias correction.
 
     The head stays in float. It is a thousandth of the work, and OpenVINO 2026.4 answers wrongly where the pooled tokens are quantised
     and the shape is static: its JIT code for Concat(class token, mean of the patches), SmoothQuant's Mul and the quantisation put

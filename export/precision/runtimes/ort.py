@@ -23,7 +23,7 @@ from runtime.runners.runtime_precision import RuntimePrecision
 from vitnla.model.config import ViTConfig
 
 NEGLIGIBLE = 0.02
-"""Mean KL divergence, in nats, up to which INT8 is not looked into further: at 0.008, DINOv2 ViT-S/14 lost no point."""
+"""Mean KL divergence, in nats, up to which no sensitivity is measured: at 0.008, DINOv2 ViT-S/14 lost no point."""
 _RELIEF = 0.8
 """Linears are kept in float only if together they bring the divergence below this share of what it was."""
 _SENSITIVITY_IMAGES = 64
@@ -31,7 +31,7 @@ _OPERATORS = ["MatMul", "Gemm"]
 
 
 class OrtQuantizer(Quantizer):
-    """`int8` by static Q/DQ, with linears that it hurts kept in float; `int8-dynamic` without calibration."""
+    """Quantiser to `int8` by static Q/DQ, with sensitive linears kept in float, and to `int8-dynamic` without calibration."""
 
     def describe(self, target: RuntimePrecision, activations: str) -> str:
         """See `Quantizer`."""
@@ -84,7 +84,7 @@ class OrtQuantizer(Quantizer):
 
 
 def merge_biases(model: onnx.ModelProto) -> onnx.ModelProto:
-    """MatMul + Add as Gemm, between Reshapes: ONNX Runtime has one kernel for a quantised Gemm, bias included.
+    """Merge MatMul + Add into Gemm between Reshapes: ONNX Runtime has one kernel for a quantised Gemm with bias.
 
     On DINOv2 ViT-S/14 at batch 16 that is 5 to 9 % faster than a quantised MatMul and an Add. A model above 2 GB stays as it is.
     """
@@ -94,7 +94,7 @@ def merge_biases(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def quantize_linears(source: Path, destination: Path, linears: list[str], images: Images) -> None:
-    """Q/DQ around the linears named: weights int8 symmetric per output channel, inputs uint8 by their smallest and largest value.
+    """Put Q/DQ around the linears named: weights int8 symmetric per output channel, inputs uint8 by minimum and maximum.
 
     Per-channel weights are needed: with one scale per matrix, DINOv2 ViT-S/14 loses 3.5 points. Outputs stay in float, which costs
     nothing, because what follows a linear (softmax, GELU, residual sum) is computed in float anyway.
@@ -115,7 +115,7 @@ def quantize_linears(source: Path, destination: Path, linears: list[str], images
 
 
 def quantize_linears_dynamically(source: Path, destination: Path, linears: list[str]) -> None:
-    """Weights as in `quantize_linears`; the range of each input is found anew in every run, so no calibration is needed."""
+    """Quantise weights as `quantize_linears` does; input ranges are computed in every run, so no calibration is needed."""
     _silence_advice()
     quantize_dynamic(
         source, destination, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8,
@@ -128,7 +128,7 @@ def _external(path: Path) -> bool:
 
 
 def _silence_advice() -> None:
-    """Both tools advise, on the root logger, to run a pre-processing that our simplifier has already done."""
+    """Silence the advice of both tools, on the root logger, to run a pre-processing that our simplifier has already done."""
     logging.getLogger().addFilter(_not_advice)  # adding it a second time changes nothing
 
 

@@ -11,12 +11,12 @@ from onnxscript.rewriter import pattern, rewrite
 
 
 def patches_as_product(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same function; a graph whose patch embedding overlaps, pads or leaves pixels out stays as it is.
+    """Rewrite the patch embedding as a product; one that overlaps, pads or leaves pixels out is not changed.
 
-    An 8-bit image loses little by being an 8-bit input; what it gains is in docs/precision.md.
+    An 8-bit image loses little as an 8-bit input; docs/precision.md has the gain.
 
     Args:
-        model: with the sizes of its images known; the batch may be any.
+        model: with static image sizes; the batch may be dynamic.
     """
     rule = pattern.RewriteRule(_convolution, _product, _cuts_into_patches)
     changed: onnx.ModelProto = rewrite(model, pattern_rewrite_rules=[rule])
@@ -24,12 +24,12 @@ def patches_as_product(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _convolution(op: Any, images: Any, kernel: Any, bias: Any, shape: Any) -> Any:
-    """Images [B, C, H, W] -> tokens [B, patches, dim], by a Conv whose maps are made rows."""
+    """Build the pattern: images [B, C, H, W] -> tokens [B, patches, dim], by a Conv whose output is reshaped to rows."""
     return op.Transpose(op.Reshape(op.Conv(images, kernel, bias, _outputs=["maps"]), shape), perm=[0, 2, 1])
 
 
 def _cuts_into_patches(context: Any, images: ir.Value, kernel: ir.Value, maps: ir.Value, **_: Any) -> bool:
-    """Whether every pixel is in exactly one patch, and all sizes are known."""
+    """Return whether every pixel is in exactly one patch, and all sizes are static."""
     conv = maps.producer()
     if conv is None or kernel.const_value is None or images.shape is None or len(images.shape) != 4:
         return False
@@ -41,7 +41,7 @@ def _cuts_into_patches(context: Any, images: ir.Value, kernel: ir.Value, maps: i
 
 
 def _product(op: Any, images: ir.Value, kernel: ir.Value, bias: ir.Value, **_: Any) -> Any:
-    """Rows in the order of the tokens, times the kernel as a matrix [C P P, dim]."""
+    """Build the replacement: patches as rows in token order, times the kernel as a matrix [C P P, dim]."""
     assert images.shape is not None  # for the type checker: the condition has seen both
     assert kernel.const_value is not None
     weight = kernel.const_value.numpy()

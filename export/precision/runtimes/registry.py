@@ -1,4 +1,4 @@
-"""Names of runtimes to their quantisers. Nothing is imported until a quantiser is asked for."""
+"""Registry of quantisers by the name of their runtime, imported on first use."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _BUILT_IN = {
 
 
 def quantizer(runtime: str) -> Quantizer:
-    """A new quantiser by the name of its runtime.
+    """Return a new quantiser by the name of its runtime.
 
     Raises:
-        InputError: the runtime has none; lists those that have.
+        InputError: the runtime has no quantiser; lists those that have.
         MissingDependencyError: the module that defines it cannot be imported.
         ValueError: two packages register one for the same runtime.
     """
@@ -31,7 +31,7 @@ def quantizer(runtime: str) -> Quantizer:
 
 
 def known_quantizers() -> dict[str, Quantizer]:
-    """Every registered quantiser by its runtime, built-in ones first; without those whose module cannot be imported."""
+    """Return runtime -> quantiser, built-in ones first; those whose module cannot be imported are left out."""
     found = {}
     for runtime in _registry():
         try:

@@ -1,7 +1,7 @@
-"""INT8 and FP8 for TensorRT: explicit Q/DQ around the linears of a graph whose other types stay as they are.
+"""INT8 and FP8 for TensorRT: explicit Q/DQ around the linears; other types of the graph do not change.
 
-TensorRT wants symmetric scales. The tools of ONNX Runtime can write such INT8, but not FP8 of use: they derive its scale from the
-standard deviation, not the range, which cost DINOv2 ViT-S/14 all of its accuracy (28 % agreement; by this file, see docs/precision.md).
+TensorRT requires symmetric scales. ONNX Runtime's tools can write such INT8, but no usable FP8: they derive its scale from the
+standard deviation, not the range, which gave DINOv2 ViT-S/14 28 % agreement (docs/precision.md has this module's).
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _ELEMENT: dict[Kind, tuple[np.dtype, int, float]] = {
     "int8": (np.dtype(np.int8), onnx.TensorProto.INT8, 127.0),
     "fp8": (np.dtype(ml_dtypes.float8_e4m3fn), onnx.TensorProto.FLOAT8E4M3FN, 448.0),
 }
-"""NumPy type, ONNX type, and the largest number that it holds."""
+"""NumPy type, ONNX type, and largest representable number."""
 
 
 class TensorRtQuantizer(Quantizer):
-    """`int8` and `fp8` for TensorRT and TensorRT for RTX; what is not quantised computes in fp16."""
+    """Quantiser to `int8` and `fp8` for TensorRT and TensorRT for RTX; the rest of the graph computes in fp16."""
 
     def describe(self, target: RuntimePrecision, activations: str) -> str:
         """See `Quantizer`."""
@@ -67,7 +67,7 @@ def insert_qdq(model: onnx.ModelProto, magnitudes: dict[str, float], kind: Kind)
     """Put Q/DQ at the input and the weight of the linears named, in place.
 
     A scale is max |x| / (largest number of the type): one for an input, one per output channel for a weight. Scales have the type of
-    the tensor, so that what leaves DequantizeLinear is of the type that the product computes in.
+    the tensor, so that DequantizeLinear returns the type that the product computes in.
 
     Args:
         model: graph with MatMul or Gemm nodes of those names, with constant weights; float32 or float16.
@@ -130,13 +130,13 @@ def _quantize_weight(
 
 
 def _positive(scale: Floats) -> Floats:
-    """A dead channel has no range, and a scale must not be 0."""
+    """Replace zeros: a dead channel has no range, and a scale must not be 0."""
     smallest = np.finfo(np.float16).tiny if scale.dtype == np.float16 else np.finfo(np.float32).tiny
     return np.maximum(scale, scale.dtype.type(smallest))
 
 
 def _parameters(graph: onnx.GraphProto, name: str, scale: Floats, kind: Kind) -> tuple[str, str]:
-    """Add scale and zero point, which also names the quantised type, as initialisers."""
+    """Add scale and zero point as initialisers; the zero point's type is the quantised type."""
     zero = helper.make_tensor(f"{name}_zero_point", _ELEMENT[kind][1], scale.shape, np.zeros(scale.size, _ELEMENT[kind][0]))
     graph.initializer.extend([numpy_helper.from_array(np.asarray(scale), f"{name}_scale"), zero])
     return f"{name}_scale", f"{name}_zero_point"

@@ -188,8 +188,8 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ((False, "8x8", "logits"), "--input-size is about a graph that preprocesses"),
-            ((False, None, "probabilities"), "--output-kind is about a graph that preprocesses"),
+            ((False, "8x8", "logits"), "--input-size requires --embed-preprocessing"),
+            ((False, None, "probabilities"), "--output-kind requires --embed-preprocessing"),
             ((True, "8", "logits"), "expected HEIGHTxWIDTH, got '8'"),
             ((True, "8x8x3", "logits"), "expected HEIGHTxWIDTH"),
             ((True, "0x8", "logits"), "expected sides from 1 to 8192, got '0x8'"),

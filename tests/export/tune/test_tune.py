@@ -15,8 +15,8 @@ from export.pipeline import ExportRequest, export_model
 from export.precision.request import Lowering
 from export.tune.candidates import Candidate, CandidateFactory, labels
 from export.tune.choice import choose
-from export.tune.latency_choice import fastest_of, settle, threads_of
-from export.tune.loss_test import Classifier, Judge, Loss, judging_splits, verdict
+from export.tune.latency_choice import choose_prices_and_threads, choose_threads, fastest_cell
+from export.tune.loss_test import Classifier, Judge, PairedLoss, judging_splits, verdict
 from export.tune.next_cut import FIRST, LEAST, MOST, RESOLUTION, STEP, TAUGHT_RESOLUTION, next_share, next_taught
 from export.tune.request import Lessons, TuneRequest, default_targets
 from export.tune.search import Search
@@ -173,27 +173,31 @@ class TestChoice:
 
 class TestVerdict:
     def test_a_clear_loss_is_known_early_and_a_close_one_at_the_end(self) -> None:
-        clear, close = Loss(images=500, lost=60, gained=10), Loss(images=500, lost=15, gained=10)
+        clear, close = PairedLoss(images=500, lost=60, gained=10), PairedLoss(images=500, lost=15, gained=10)
         assert verdict(clear, 1.0, 0.8, final=False) is False
-        assert verdict(Loss(images=5000, lost=20, gained=20), 1.0, 0.8, final=False) is True
+        assert verdict(PairedLoss(images=5000, lost=20, gained=20), 1.0, 0.8, final=False) is True
         assert verdict(close, 1.0, 0.5, final=False) is None
         assert verdict(close, 1.0, 0.5, final=True) is True  # 1.0 point, as measured
         assert verdict(close, 1.0, 0.8, final=True) is False
-        assert verdict(Loss(images=9), 0.0, 0.8, final=True) is True  # the same answers
-        assert verdict(Loss(images=1000, lost=20, gained=20), 1.2, 0.5, final=False) is None
-        assert verdict(Loss(images=1000, lost=20, gained=20), 1.7, 0.999, final=True) is False
-        assert verdict(Loss(), 1.0, 0.5, final=False) is None
-        assert verdict(Loss(), 1.0, 0.5, final=True) is False
+        assert verdict(PairedLoss(images=9), 0.0, 0.8, final=True) is True  # the same answers
+        assert verdict(PairedLoss(images=1000, lost=20, gained=20), 1.2, 0.5, final=False) is None
+        assert verdict(PairedLoss(images=1000, lost=20, gained=20), 1.7, 0.999, final=True) is False
+        assert verdict(PairedLoss(), 1.0, 0.5, final=False) is None
+        assert verdict(PairedLoss(), 1.0, 0.5, final=True) is False
 
     def test_a_lucky_split_does_not_pass_for_long(self) -> None:
         """A model that loses 2.4 points lost 0.1 of our 2,000 validation images, and was chosen."""
-        unlucky = Loss(images=2000, lost=83, gained=81)
+        unlucky = PairedLoss(images=2000, lost=83, gained=81)
         assert verdict(unlucky, 1.0, 0.8, final=False) is None
-        assert verdict(unlucky + Loss(images=8000, lost=470, gained=280), 1.0, 0.8, final=False) is False
+        assert verdict(unlucky + PairedLoss(images=8000, lost=470, gained=280), 1.0, 0.8, final=False) is False
 
     @given(st.integers(0, 200), st.integers(0, 200), st.floats(0.5, 0.99))
     def test_the_interval_holds_the_loss_and_confidence_only_refuses(self, lost: int, gained: int, confidence: float) -> None:
-        loss = Loss(images=400, lost=lost, gained=gained) if lost + gained <= 400 else Loss(images=800, lost=lost, gained=gained)
+        loss = (
+            PairedLoss(images=400, lost=lost, gained=gained)
+            if lost + gained <= 400
+            else PairedLoss(images=800, lost=lost, gained=gained)
+        )
         value, low, high = loss.points()
         assert low < value < high
         assert value == pytest.approx(100 * (lost - gained) / loss.images)
@@ -232,11 +236,11 @@ class TestJudge:
         assert few.fits(tiny_bundle, Target("ort"))  # by definition, and without a look
         assert not (tmp_path / "judged.json").exists()
         assert few.fits(other, Target("ort"))
-        assert few.loss(other, Target("ort")) == Loss(images=7, lost=0, gained=0)  # the same graph
+        assert few.loss(other, Target("ort")) == PairedLoss(images=7, lost=0, gained=0)  # the same graph
         more = Judge(request, tiny_bundle, (split.head(7), split.take(slice(7, 12))), said.append)
         assert more.loss(other, Target("ort")).images == 7
         assert more.fits(other, Target("ort"))
-        assert more.loss(other, Target("ort")) == Loss(images=12, lost=0, gained=0)
+        assert more.loss(other, Target("ort")) == PairedLoss(images=12, lost=0, gained=0)
         assert said[-1] == f"other on ort: {more.loss(other, Target('ort')).describe()}"
         changed = {**tiny_bundle.manifest.files, MODEL: "0" * 64}
         remade = Bundle(tiny_bundle.folder, other.manifest.model_copy(update={"files": changed}))
@@ -346,37 +350,37 @@ def test_prices_are_those_of_where_the_dense_model_is_the_fastest(
         _cell("slow", "none", "int8", 100, None), _cell("broken", "none", "int8", 900, None, error="crashed"),
         _cell("fast", "none", precision, 300, None),
     ]  # fmt: skip
-    assert fastest_of(cells) is cells[2]
+    assert fastest_cell(cells) is cells[2]
     dense = Bundle(tiny_bundle.folder, tiny_bundle.manifest.model_copy(update={"precision": precision}))
     assert Case(dense, target, 1).runs_as.label == expected
     with pytest.raises(VerdictError, match="no dense bundle could be timed: crashed"):
-        fastest_of(cells[1:2])
+        fastest_cell(cells[1:2])
 
 
 def test_prices_stay_those_that_a_tuning_began_with(tmp_path: Path) -> None:
     asked = _request(tmp_path, prices=RuntimePrecision("openvino", "bf16"))
-    assert settle(asked, (), {}) == (RuntimePrecision("openvino", "bf16"), 1)
+    assert choose_prices_and_threads(asked, (), {}) == (RuntimePrecision("openvino", "bf16"), 1)
     (tmp_path / "prices.json").write_text('{"target": "ort:int8", "threads": 3}')
-    assert settle(_request(tmp_path), (), {}) == (RuntimePrecision("ort", "int8"), 3)
-    assert settle(asked, (), {}).prices.label == "openvino:bf16"
+    assert choose_prices_and_threads(_request(tmp_path), (), {}) == (RuntimePrecision("ort", "int8"), 3)
+    assert choose_prices_and_threads(asked, (), {}).prices.label == "openvino:bf16"
     (tmp_path / "prices.json").write_text('{"target": "ort:int8"}')
-    assert settle(_request(tmp_path), (), {}).threads == 1
+    assert choose_prices_and_threads(_request(tmp_path), (), {}).threads == 1
 
 
 @pytest.mark.parametrize(("speed", "expected"), [(110, 1), (100.5, 2), (90, 2)])
 def test_fewer_threads_are_taken_where_they_are_faster_beyond_chance(speed: float, expected: int) -> None:
     names = {"openvino:bf16@2": 100.0, "openvino:bf16@1": speed}
     cells = [_cell("d", "none", "int8", rate, None).model_copy(update={"runtime": name}) for name, rate in names.items()]
-    assert threads_of((2, 1), cells) == expected
+    assert choose_threads((2, 1), cells) == expected
     broken = [cells[0], cells[1].model_copy(update={"error": "crashed"})]
-    assert threads_of((2, 1), broken) == 2
+    assert choose_threads((2, 1), broken) == 2
 
 
-def test_threads_are_settled_by_measuring(tiny_bundle: Bundle, tmp_path: Path) -> None:
-    found = settle(_request(tmp_path, threads=2, fewer_threads=(1,)), (tiny_bundle,), {})
+def test_threads_are_chosen_by_measurement(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    found = choose_prices_and_threads(_request(tmp_path, threads=2, fewer_threads=(1,)), (tiny_bundle,), {})
     assert found.prices.label == "ort"
     assert found.threads in {1, 2}
-    assert settle(_request(tmp_path, threads=2, fewer_threads=(1,)), (), {}) == found
+    assert choose_prices_and_threads(_request(tmp_path, threads=2, fewer_threads=(1,)), (), {}) == found
 
 
 @pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("20m", 1200), ("1h", 3600), ("7.5", 7.5)])
