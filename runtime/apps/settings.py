@@ -58,7 +58,7 @@ class Settings(Record):
     """Largest |answer - expected| / max |expected| at this precision."""
 
     def label(self, answers: NDArray[np.float32]) -> str:
-        """What an app calls the answers [classes] of one image: their class, or that they are an embedding."""
+        """Return an app's label for the outputs [classes] of one image: their class, or that they are an embedding."""
         return f"embedding of {len(answers)} values" if self.answers == "embedding" else self.labels[int(answers.argmax())]
 
 

@@ -1,4 +1,4 @@
-"""What a bench or a parity check is asked to do."""
+"""Plan of a bench or a parity check."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ MULTI_STREAM = 8
 
 
 def scenario_named(name: str) -> Scenario:
-    """A scenario by its name.
+    """Return a scenario by its name.
 
     Raises:
-        InputError: there is none of that name; lists those there are.
+        InputError: there is none of that name; lists the existing ones.
     """
     scenarios: tuple[Scenario, ...] = get_args(Scenario)
     for scenario in scenarios:
@@ -37,7 +37,7 @@ def scenario_named(name: str) -> Scenario:
 
 
 def _traits(runtime: str) -> Traits:
-    """What a runtime can do; nothing where its module cannot be imported, which `unavailable` tells."""
+    """Return the traits of a runtime; empty ones where its module cannot be imported, which `unavailable` reports."""
     try:
         return traits(runtime)
     except MissingDependencyError:
@@ -46,14 +46,14 @@ def _traits(runtime: str) -> Traits:
 
 @dataclass(frozen=True)
 class Target:
-    """A runtime and what must be known beside its name.
+    """A runtime to measure, with its options.
 
     Args:
         runtime: its name.
         provider: the execution provider of ONNX Runtime.
-        precision: of the engine, for the runtimes that run engines; `None` stands for each that the bundle holds. For those that run
-            the graph, of what it computes in floating point; `None` is the bundle's own.
-        threads: CPU threads, where they are not those of everything else that is measured.
+        precision: of the engine, for the runtimes that run engines; `None` stands for each one in the bundle. For those that run
+            the graph, of its floating-point operators; `None` is the bundle's own.
+        threads: CPU threads, where they differ from the plan's.
     """
 
     runtime: str
@@ -91,17 +91,17 @@ class Target:
 
     @property
     def label(self) -> str:
-        """How tables call it: `ort`, `ort:cuda`, `trt:fp16`, `ort@1`."""
+        """Label in tables: `ort`, `ort:cuda`, `trt:fp16`, `ort@1`."""
         detail = self.precision or (self.provider if self.provider != "cpu" else None)
         name = f"{self.runtime}:{detail}" if detail else self.runtime
         return name if self.threads is None else f"{name}@{self.threads}"
 
     def options(self, threads: int, batch: int, hint: Hint = "latency") -> RunOptions:
-        """What a session is opened with; the target's own threads go before those given."""
+        """Return the options of a session; the target's own threads take precedence over `threads`."""
         return RunOptions(self.threads or threads, self.provider, batch, hint, self.precision)
 
     def on(self, bundle: Bundle) -> tuple[Self, ...]:
-        """This target on a bundle: one per engine precision, where none was named. Without engines, loading says what is missing."""
+        """Return this target on a bundle: one per engine precision, where none is given. Without engines, loading raises."""
         if self.precision is not None or not _traits(self.runtime).runs_engines:
             return (self,)
         made = runner(self.runtime)
@@ -110,7 +110,7 @@ class Target:
         return tuple(replace(self, precision=one) for one in made.engine_precisions(bundle)) or (self,)
 
     def precision_on(self, bundle: Bundle) -> Precision:
-        """The precision in which it runs a bundle; an INT8 graph stays one, whatever the rest of it is computed in."""
+        """Return the precision in which it runs a bundle; for an INT8 graph int8, whatever the rest of it is computed in."""
         own = bundle.manifest.precision
         return own if own != "fp32" and not _traits(self.runtime).runs_engines else self.precision or own
 
@@ -131,7 +131,7 @@ class Target:
         return chosen.load(bundle, self.options(threads, batch))
 
     def unavailable(self) -> MissingDependencyError | None:
-        """Why the runtime cannot run here, or None where it can."""
+        """Return the reason why the runtime cannot run here, or None where it can."""
         try:
             runner(self.runtime).availability().require(self.runtime)
         except MissingDependencyError as error:
@@ -154,7 +154,7 @@ class Case:
 
     @property
     def runs_as(self) -> RuntimePrecision:
-        """The runtime, and the precision in which it runs the bundle."""
+        """Runtime, and the precision in which it runs the bundle."""
         return RuntimePrecision(self.target.runtime, self.target.precision_on(self.bundle))
 
 
@@ -201,7 +201,7 @@ class BenchPlan:
 
     @property
     def calls(self) -> int:
-        """Least number of calls of a cell: under a bound on p99, as many as a p99 needs."""
+        """Minimum number of calls of a cell; under a bound on p99, as many as a p99 needs."""
         from runtime.results.statistics import samples_for  # brings scipy, which opening a session does not need
 
         return self.min_count if self.p99_bound_ms is None else max(self.min_count, samples_for(99))
@@ -213,7 +213,7 @@ class BenchPlan:
 
     @property
     def searches_batch(self) -> bool:
-        """Whether the best batch of every cell is to be found."""
+        """True if the best batch of every cell is to be searched for."""
         return self.scenario == "offline" and not self.batches
 
     def check(self) -> None:
@@ -258,7 +258,7 @@ class BenchPlan:
             raise InputError(f"expected processors among {known}, got {unknown[0]}", "choose others with --cpus")
 
     def cases(self) -> list[Case]:
-        """The cells, without repetition, in the order in which they are reported; batch 1 where it is to be searched for."""
+        """Return the cells, without repetition, in report order; batch 1 where it is to be searched for."""
         product = itertools.product(self.batches or (1,), self.targets, self.bundles)
         cases = (
             Case(bundle, one, batch)
@@ -269,6 +269,6 @@ class BenchPlan:
         return list({case.key: case for case in cases}.values())
 
     def options(self, case: Case) -> RunOptions:
-        """What the case's session is opened with."""
+        """Return the options of the case's session."""
         hint: Hint = "throughput" if self.scenario == "offline" else "latency"
         return case.target.options(self.threads, case.batch, hint)

@@ -108,7 +108,7 @@ class Manifest(Record):
     source: str
     source_sha256: str
     notes: tuple[str, ...] = ()
-    """What was chosen or assumed about the source because its files do not say it."""
+    """Notes on choices and assumptions about the source where its files are silent."""
     data: str
     method: str
     method_config: dict[str, Any]
@@ -124,7 +124,7 @@ class Manifest(Record):
     input: TensorSpec
     output: TensorSpec
     answers: Literal["logits", "probabilities"] = "logits"
-    """What the output is; in manifests written before it was recorded, `embedded` tells."""
+    """Kind of the output; in manifests written before it was recorded, `embedded` determines it."""
     preprocessing: dict[str, Any]
     """A `PreprocessingConfig` as JSON: from images to the input of the model; `embedded` is set where the graph does this."""
     embedded: Embedded | None = None

@@ -37,7 +37,7 @@ def probabilities(logits: Logits) -> NDArray[np.float64]:
 
 
 def are_probabilities(values: Logits) -> bool:
-    """Whether every row of [N, classes] is a distribution over the classes: not negative, with a sum of 1 within 0.001."""
+    """Return whether every row of [N, classes] is a distribution: not negative, with a sum of 1 within 0.001."""
     return bool(values.shape[1] > 1 and (values >= 0).all() and (np.abs(values.sum(axis=1, dtype=np.float64) - 1) < 1e-3).all())
 
 

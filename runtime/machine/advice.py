@@ -1,4 +1,4 @@
-"""What on a machine stands in the way of speed, and the command that mends it: pure functions of known facts."""
+"""Diagnosis of a machine's performance problems, with commands to fix them: pure functions of known facts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BF16 = ("avx512_bf16", "amx_bf16", "bf16")
 
 
 class Finding(Record):
-    """One thing to know: what was found, what follows from it, and what to do, which may be nothing."""
+    """One finding: the fact, its consequence, and the remedy, which may be empty."""
 
     found: str
     means: str
@@ -25,13 +25,13 @@ class Finding(Record):
 def diagnose(
     machine: Mapping[str, Any], providers: Sequence[str], runtimes: Mapping[str, Traits], *, driver: bool
 ) -> list[Finding]:
-    """What to tell a user whose models are slower than expected, or do not run.
+    """Return findings for a user whose models are slower than expected, or do not run.
 
     Args:
         machine: see `machine_facts`.
         providers: execution providers that the installed ONNX Runtime lists.
-        runtimes: what each runtime can do, by its name, see `known_traits`.
-        driver: whether an NVIDIA driver was found.
+        runtimes: traits of each runtime by its name, see `known_traits`.
+        driver: true if an NVIDIA driver was found.
     """
     packages: Mapping[str, str] = machine["packages"]
     return [

@@ -1,4 +1,4 @@
-"""Whether the libraries that models come from can be imported here, all in one process as a conversion imports them."""
+"""Import check of the libraries that models come from, all in one process as in a conversion."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LIBRARIES = {
     "timm": "from timm.models.vision_transformer import VisionTransformer",
     "transformers": "from transformers import ViTForImageClassification, ViTImageProcessor",
 }
-"""Package -> what is needed of it. torchvision comes first, since the other two import it where it is installed."""
+"""Package -> the import needed from it. torchvision comes first, since the other two import it where it is installed."""
 _PROGRAM = """
 import json, sys
 for name, line in json.loads(sys.argv[1]).items():
@@ -29,19 +29,19 @@ _TIMEOUT_S = 180.0
 
 
 class LibraryCheck(Record):
-    """Whether a library of models works here beside the others."""
+    """Result of importing a library of models together with the others."""
 
     name: str
     version: str | None
-    """Null where it is not installed."""
+    """Installed version; null where it is not installed."""
     ok: bool
     reason: str = ""
-    """Why not, in one line."""
+    """Reason for the failure, in one line."""
     remedy: str = ""
 
 
 def check_libraries(lines: dict[str, str] | None = None) -> list[LibraryCheck]:
-    """Import torchvision, timm and transformers in one fresh process, and say of each whether that worked.
+    """Import torchvision, timm and transformers in one fresh process, and return for each whether that worked.
 
     Args:
         lines: package -> the import to try, instead of `LIBRARIES`.
@@ -65,7 +65,7 @@ def _check(name: str, versions: dict[str, str | None], reason: str | None) -> Li
 
 
 def _import(lines: dict[str, str]) -> dict[str, str | None]:
-    """Package -> why its import failed, `None` where it did not; without those that the process did not come to."""
+    """Return package -> reason why its import failed, `None` where it did not; omits packages that were not reached."""
     command = [sys.executable, "-c", _PROGRAM, json.dumps(lines)]
     try:
         output = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False).stdout

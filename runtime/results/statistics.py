@@ -108,7 +108,7 @@ def mcnemar(lost: int, gained: int) -> float:
 
 
 def chance_warning(correct: int, images: int, classes: int) -> str | None:
-    """What to tell about a top-1 that guessing would reach: 1/classes is not below its interval; `None` otherwise.
+    """Return a warning for a top-1 at chance level (1/classes is not below its interval); `None` otherwise.
 
     Args:
         correct: images that got their label, of `images`.

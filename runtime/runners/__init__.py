@@ -1,1 +1,1 @@
-"""Runtimes behind one protocol. `runner(name)` finds one; third parties add theirs as entry points of `vitdeploy.runners`."""
+"""Runtimes behind one protocol. `runner(name)` returns one; third parties add theirs as entry points of `vitdeploy.runners`."""

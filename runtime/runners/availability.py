@@ -1,4 +1,4 @@
-"""Whether a runtime can run on this machine."""
+"""Availability of a runtime on this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vitnla.common.errors import MissingDependencyError
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether a runtime can run here; if not, why (one line) and how to mend it (one line)."""
+    """Availability of a runtime here; if it is unavailable, the reason and the remedy, one line each."""
 
     ok: bool
     reason: str = ""

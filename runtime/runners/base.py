@@ -17,7 +17,7 @@ from runtime.runners.traits import Traits
 from vitnla.common.errors import InputError
 
 Images = NDArray[np.float32 | np.uint8]
-"""What a bundle's graph takes, as `manifest.input` says: float32 [B, C, H, W], or uint8 [B, H, W, C]."""
+"""Input of a bundle's graph, by `manifest.input`: float32 [B, C, H, W], or uint8 [B, H, W, C]."""
 Logits = NDArray[np.float32]
 """[B, classes]: logits, or probabilities where `manifest.embedded` says so."""
 Hint = Literal["latency", "throughput"]
@@ -25,14 +25,14 @@ Hint = Literal["latency", "throughput"]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a session is opened with.
+    """Options of a session.
 
     Args:
         threads: intra-op CPU threads, the same for every runtime of a comparison.
         provider: execution provider of ONNX Runtime: `cpu`, `cuda` or `tensorrt`; others ignore it.
-        batch: the batch size that will be run, for runtimes that must know it ahead.
-        hint: what a runtime that can choose should be tuned for (OpenVINO's performance hint); others ignore it.
-        precision: of the engine, for runtimes that run engines; `None` is the bundle's own, or the one there is.
+        batch: the batch size that will be run, for runtimes that need it in advance.
+        hint: the tuning goal (OpenVINO's performance hint); other runtimes ignore it.
+        precision: of the engine, for runtimes that run engines; `None` is the bundle's own, or the only one.
     """
 
     threads: int
@@ -52,7 +52,7 @@ class Session(ABC):
         self.fixed_batch = bundle.fixed_batch
 
     def run(self, images: Images) -> Logits:
-        """Images as `manifest.input` says, [B, C, H, W] float32 or [B, H, W, C] uint8 -> logits [B, classes] float32.
+        """Compute logits [B, classes] float32 of images [B, C, H, W] float32 or [B, H, W, C] uint8, by `manifest.input`.
 
         Raises:
             InputError: the shape or the element type is not what the bundle takes, or the batch is not the one it is fixed to.
@@ -76,7 +76,7 @@ class Session(ABC):
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """What was really used: `version`, `device`, `precision`, `threads`, and what else the backend knows."""
+        """Return the settings in effect: `version`, `device`, `precision`, `threads`, and backend-specific facts."""
 
     def close(self) -> None:  # noqa: B027 - most sessions have nothing to free
         """Free what the session holds."""
@@ -85,14 +85,14 @@ class Session(ABC):
 class Runner(Protocol):
     """A runtime. `imports` loads its libraries, so that memory can be measured above them.
 
-    Its module must not import them: traits of every registered runtime are read to list what there is.
+    Its module must not import them: the traits of every registered runtime are read to list the runtimes.
     """
 
     name: str
     traits: Traits
 
     def availability(self) -> Availability:
-        """Whether it can run on this machine, without loading a model."""
+        """Return whether it can run on this machine, without loading a model."""
         ...
 
     def imports(self) -> None:
@@ -110,7 +110,7 @@ class Runner(Protocol):
 
 @runtime_checkable
 class GraphRunner(Runner, Protocol):
-    """A runtime that can also run a graph that belongs to no bundle, so that operators can be timed on it."""
+    """A runtime that can also run a graph outside a bundle, so that operators can be timed on it."""
 
     def open_graph(
         self, graph: bytes, feed: Mapping[str, NDArray[np.float32]], precision: Precision, threads: int
@@ -128,8 +128,8 @@ class GraphRunner(Runner, Protocol):
 
 @runtime_checkable
 class EngineRunner(Runner, Protocol):
-    """A runtime that runs engines that were compiled ahead, of which a bundle may hold several."""
+    """A runtime that runs precompiled engines, of which a bundle may hold several."""
 
     def engine_precisions(self, bundle: Bundle) -> tuple[EnginePrecision, ...]:
-        """Precisions of the bundle's engines that are for this runtime, in the order of `traits.run_precisions`."""
+        """Return the precisions of the bundle's engines for this runtime, in the order of `traits.run_precisions`."""
         ...

@@ -1,4 +1,4 @@
-"""Running any number of images through a session that was opened for one batch size."""
+"""Running of any number of images through a session of fixed batch size."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from runtime.runners.base import Images, Logits, Session
 
 
 def run_in_batches(session: Session, images: Images, size: int) -> Logits:
-    """Logits [N, classes] of images [N, ...], `size` at a time; the last part is filled up with repetitions.
+    """Return logits [N, classes] of images [N, ...], `size` at a time; the last batch is padded with repetitions.
 
-    A runtime may compile another model for another batch size, and that may answer otherwise than the one that is timed.
+    A runtime may compile another model for another batch size, whose outputs may differ from those of the timed one.
     """
     return np.concatenate([_run_part(session, images[first : first + size], size) for first in range(0, len(images), size)])
 

@@ -24,7 +24,7 @@ _HINTS: dict[Precision, tuple[str, str]] = {
 
 
 def properties(core: Any, precision: Precision, threads: int, performance: Hint) -> dict[str, Any]:
-    """What a model is compiled with, nothing left to a default."""
+    """Return the properties a model is compiled with; none is left to a default."""
     capability, hint = _HINTS[precision]
     supported = capability in core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
     return {
@@ -35,7 +35,7 @@ def properties(core: Any, precision: Precision, threads: int, performance: Hint)
 
 
 class OpenVinoRunner:
-    """Reads `model.onnx` as it is; every property that changes speed or precision is set, never left to a default."""
+    """OpenVINO runner of the unmodified `model.onnx`; every property that affects speed or precision is set explicitly."""
 
     name = "openvino"
     traits = Traits(
@@ -46,7 +46,7 @@ class OpenVinoRunner:
     """In bf16 the file is the fp32 graph: the precision is a hint. So it may also be asked for at run time, as in `openvino:bf16`."""
 
     def availability(self) -> Availability:
-        """Whether `openvino` is installed."""
+        """Return whether `openvino` is installed."""
         if importlib.util.find_spec("openvino") is None:
             return Availability(False, "the package openvino is not installed", "pip install 'vitdeploy[openvino]'")
         return Availability(True)
@@ -80,10 +80,10 @@ class OpenVinoRunner:
 
 
 class OpenVinoSession(Session):
-    """A model compiled for the batch size that it is opened for; any other goes through one that takes all, compiled at need.
+    """A model compiled for the given batch size; other sizes use a model of dynamic shape, compiled on first use.
 
-    With a static shape OpenVINO fuses more and plans ahead. It may then answer otherwise than with a dynamic one (see
-    `export.precision.runtimes.openvino_nncf`), so accuracy is to be measured at the batch size that is timed, as `bench` does.
+    With a static shape OpenVINO fuses more and plans ahead. Its outputs may then differ from those of a dynamic one (see
+    `export.precision.runtimes.openvino_nncf`), so accuracy must be measured at the timed batch size, as `bench` does.
     """
 
     def __init__(self, runner: str, bundle: Bundle, options: RunOptions) -> None:
@@ -126,7 +126,7 @@ class OpenVinoSession(Session):
         queue.wait_all()
 
     def facts(self) -> dict[str, Any]:
-        """Version, and the properties as OpenVINO reports them back."""
+        """Return the version, and the properties as reported by OpenVINO."""
         import openvino
 
         read = self._compiled.get_property

@@ -41,7 +41,7 @@ class OrtRunner:
     )  # fmt: skip
 
     def availability(self) -> Availability:
-        """Whether `onnxruntime` is installed; which of its providers work is known at load."""
+        """Return whether `onnxruntime` is installed; which providers work is known only at load."""
         if importlib.util.find_spec("onnxruntime") is None:
             remedy = "pip install onnxruntime (or onnxruntime-gpu, never both)"
             return Availability(False, "the package onnxruntime is not installed", remedy)
@@ -52,7 +52,7 @@ class OrtRunner:
         import onnxruntime  # noqa: F401
 
     def load(self, bundle: Bundle, options: RunOptions) -> Session:
-        """Open `model.onnx` with the provider asked for, and with no other in its place.
+        """Open `model.onnx` with the requested provider, without fallback to another.
 
         Raises:
             InputError: the provider is unknown, or the graph cannot be loaded.
@@ -75,7 +75,7 @@ class OrtRunner:
 
 
 def installed_providers() -> tuple[str, ...]:
-    """Execution providers that the installed wheel lists, whether or not they can be loaded; none without a wheel."""
+    """Return the execution providers that the installed wheel lists, loadable or not; none without a wheel."""
     if importlib.util.find_spec("onnxruntime") is None:
         return ()
     import onnxruntime
@@ -131,9 +131,9 @@ class OrtSession(Session):
         return np.asarray(self._session.run(None, {self._input: images})[0], np.float32)
 
     def bind(self, images: Images) -> tuple[Callable[[], None], onnxruntime.OrtValue]:
-        """A function that runs the model on images that lie on the provider's device, and the logits [B, classes] that it fills.
+        """Return a function that runs the model on images on the provider's device, and the logits [B, classes] that it fills.
 
-        It enqueues and does not wait for a GPU. Its stream is the provider option `user_compute_stream`, else one of its own.
+        It enqueues and does not wait for a GPU. Its stream is the provider option `user_compute_stream`, else its own.
         """
         import onnxruntime
 
@@ -148,7 +148,7 @@ class OrtSession(Session):
         return lambda: self._session.run_with_iobinding(binding, options), made
 
     def facts(self) -> dict[str, Any]:
-        """Version, providers, threads and what ONNX Runtime made of the attention."""
+        """Return version, providers, threads and the number of fused attentions."""
         import onnxruntime
 
         options = self._session.get_session_options()
@@ -166,7 +166,7 @@ class OrtSession(Session):
         }
 
     def _fused_attention(self) -> int:
-        """Attention operators in the graph after ONNX Runtime's own optimisation; it hands that graph out only as a file."""
+        """Count attention operators in the graph optimised by ONNX Runtime, which it returns only as a file."""
         import onnx
 
         with tempfile.TemporaryDirectory() as folder:
@@ -180,7 +180,7 @@ class OrtSession(Session):
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
-    """How every session is made: all optimisations, so many threads, and none that spins when there is nothing to do."""
+    """Return the options of every session: all optimisations, `threads` threads, no spinning while idle."""
     import onnxruntime
 
     options = new_session_options()
@@ -193,10 +193,10 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
 
 
 def check_provider(provider: str) -> None:
-    """Load what a provider needs, and see that this build has it.
+    """Load a provider's libraries, and check that this build has the provider.
 
     Raises:
-        MissingDependencyError: it has not.
+        MissingDependencyError: this build does not have it.
     """
     import onnxruntime
 

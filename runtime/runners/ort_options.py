@@ -1,4 +1,4 @@
-"""Options that every ONNX Runtime session shares, whoever opens it."""
+"""Options shared by all ONNX Runtime sessions."""
 
 from __future__ import annotations
 

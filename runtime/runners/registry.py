@@ -1,4 +1,4 @@
-"""Names to runners. Nothing is imported until a runner is asked for."""
+"""Registry of runners by name. A runner's module is imported on first use."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _FIXED_DELAY = "runtime.runners.fixed_delay:FixedDelayRunner"
 
 
 def runner_names() -> list[str]:
-    """Every registered name, built-in or from an installed package, in alphabetical order."""
+    """Return every registered name, built-in or from an installed package, in alphabetical order."""
     return sorted(_registry())
 
 
 def runner(name: str) -> Runner:
-    """A new runner by its name.
+    """Return a new runner by its name.
 
     Raises:
         InputError: the name is not registered; lists those that are.
-        MissingDependencyError: the module that defines it cannot be imported, or the runner says nothing of what it can do.
+        MissingDependencyError: the module that defines it cannot be imported, or the runner has no traits.
         ValueError: two packages register one name.
     """
     entry = EntryPoint(name, _FIXED_DELAY, GROUP) if name == "fixed-delay" else _registry()[name]
@@ -43,7 +43,7 @@ def runner(name: str) -> Runner:
 
 
 def traits(name: str) -> Traits:
-    """What a runtime can do.
+    """Return the traits of a runtime.
 
     Raises:
         InputError, MissingDependencyError, ValueError: see `runner`.
@@ -52,7 +52,7 @@ def traits(name: str) -> Traits:
 
 
 def known_traits() -> dict[str, Traits]:
-    """What every registered runtime can do, by name, built-in ones first; without those whose module cannot be imported."""
+    """Return the traits of every registered runtime by name, built-in ones first; omits those that cannot be imported."""
     found = {}
     for name in _registry():
         try:

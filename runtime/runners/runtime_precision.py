@@ -1,4 +1,4 @@
-"""A runtime and a precision: what bundles are exported for, operators are timed on, and `tune` chooses among."""
+"""Pairs of runtime and precision: the targets of exports and operator timings, and the choices of `tune`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runtime.runners.traits import Traits
 from vitnla.common.errors import MissingDependencyError, unknown_name
 
 QUANTIZED: tuple[Precision, ...] = ("int8", "int8-dynamic", "fp8")
-"""Precisions that a quantiser makes; the others are casts."""
+"""Precisions made by a quantiser; the others are casts."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class RuntimePrecision:
 
     @property
     def label(self) -> str:
-        """As `parse` reads it: `ort`, `openvino:int8`."""
+        """Text form that `parse` reads: `ort`, `openvino:int8`."""
         return self.runtime if self.precision == "fp32" else f"{self.runtime}:{self.precision}"
 
     @property
     def traits(self) -> Traits:
-        """What the runtime can do."""
+        """Traits of the runtime."""
         return traits(self.runtime)
 
     @property
     def quantized(self) -> bool:
-        """Whether the precision is made by a quantiser."""
+        """True if the precision is made by a quantiser."""
         return self.precision in QUANTIZED
 
     def require(self) -> None:
@@ -60,7 +60,7 @@ class RuntimePrecision:
         runner(self.runtime).availability().require(self.runtime)
 
     def version(self) -> str:
-        """Version of the distribution that the runtime comes from.
+        """Return the version of the distribution that provides the runtime.
 
         Raises:
             MissingDependencyError: the runtime cannot run here, or none of its distributions is installed.
@@ -76,7 +76,7 @@ class RuntimePrecision:
 
 
 ORT_FP32 = RuntimePrecision()
-"""ONNX Runtime in fp32: what everything is held against, and the default."""
+"""ONNX Runtime in fp32: the reference and the default."""
 
 
 def parse_precision(name: str) -> Precision:

@@ -1,4 +1,4 @@
-"""What a runtime can do: one record per runner, from which every list of runtimes is derived."""
+"""Capabilities of a runtime: one record per runner, from which every list of runtimes is derived."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from runtime.bundle.schema import Precision
 
 @dataclass(frozen=True)
 class Traits:
-    """What a runtime can do. The defaults are those of a runtime that can be benched and verified, and no more.
+    """Capabilities of a runtime. The defaults are those of a runtime that can only be benched and verified.
 
     Args:
-        packages: distributions that the runtime may come from; the version of the first that is installed is the runtime's.
-        quantizer_packages: distributions that its quantiser needs beside; their versions are reported too.
+        packages: distributions that provide the runtime; its version is that of the first one installed.
+        quantizer_packages: further distributions that its quantiser needs; their versions are reported too.
         extra: the extra of vitdeploy that installs both.
         export_precisions: precisions that a bundle may be exported in for this runtime.
         run_precisions: precisions that may be asked for when a session is opened, as in `openvino:bf16` or `trt:fp16`.
@@ -22,11 +22,11 @@ class Traits:
             measuring; none is any CPU.
         timed_precisions: precisions in which operators can be timed for a latency model; such a runner is a `GraphRunner`.
         providers: execution providers that it can be opened with, the default first.
-        runs_graph: whether it runs `model.onnx` itself.
-        runs_engines: whether it runs engines that were compiled ahead; such a runner is an `EngineRunner`.
-        tunable: whether `tune` may choose it.
-        needs_its_runtime: whether a precision below fp32 can only be scored on the runtime itself, because ONNX Runtime on the CPU
-            answers otherwise.
+        runs_graph: true if it runs `model.onnx` itself.
+        runs_engines: true if it runs precompiled engines; such a runner is an `EngineRunner`.
+        tunable: true if `tune` may choose it.
+        needs_its_runtime: true if a precision below fp32 can only be scored on the runtime itself, because ONNX Runtime on the CPU
+            gives other outputs.
     """
 
     packages: tuple[str, ...] = ()

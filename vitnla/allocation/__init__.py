@@ -1,4 +1,4 @@
-"""How a budget of MACs becomes a rank per linear."""
+"""Allocation of a budget of MACs as a rank per linear."""
 
 from vitnla.allocation.budgeted import knapsack, least_loss, uniform
 from vitnla.allocation.options import Choice, LayerOptions, Options, Rank, budget

@@ -1,4 +1,4 @@
-"""Ranks under a budget: every linear cut alike, or the least loss that the budget allows."""
+"""Ranks under a budget: the same fraction for every linear, or the least loss within the budget."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAX_UNITS = 100_000
 
 
 def uniform(layers: Sequence[Options], target: float, multiple: int = 8) -> list[Rank]:
-    """Every linear at the same fraction of its dense MACs, as nearly as multiples of `multiple` allow.
+    """Return ranks that give every linear the same fraction of its dense MACs, as nearly as multiples of `multiple` allow.
 
     All linears start at their smallest choice; the next step always goes to the linear that it leaves at the lowest
     fraction, until no step fits. The total is never above `target`, and no linear could take one more step.
@@ -47,7 +47,7 @@ def uniform(layers: Sequence[Options], target: float, multiple: int = 8) -> list
 
 
 def knapsack(layers: Sequence[Options], target: float, multiple: int = 8) -> list[Rank]:
-    """The ranks of least total loss within `target` x the dense MACs: a multiple-choice knapsack.
+    """Return the ranks of least total loss within `target` x the dense MACs: a multiple-choice knapsack.
 
     Solved by dynamic programming over the MACs spent (Dudzinski & Walukiewicz 1987), in units of their greatest common
     divisor, so the answer is optimal; where that would be finer than 1/100,000 of the budget, MACs are rounded up to such
@@ -63,7 +63,7 @@ def knapsack(layers: Sequence[Options], target: float, multiple: int = 8) -> lis
 
 
 class Costed(Protocol):
-    """Something that may be chosen, with its cost (MACs, or nanoseconds) and the loss it brings."""
+    """An option with its cost (MACs or nanoseconds) and its loss."""
 
     @property
     def cost(self) -> int: ...  # noqa: D102
@@ -73,7 +73,7 @@ class Costed(Protocol):
 
 
 def least_loss(choices: Sequence[Sequence[Costed]], allowed: int) -> list[int]:
-    """Which option to take of each group, so that the total loss is least and the cost at most `allowed` (see `knapsack`).
+    """Return the index of the option of each group for the least total loss at a cost of at most `allowed` (see `knapsack`).
 
     Args:
         choices: for each group, its options, of which the cheapest together cost no more than `allowed`.
@@ -92,7 +92,7 @@ def _allowed(layers: Sequence[Options], choices: Sequence[Sequence[Choice]], tar
 
 
 def _cheapest(choices: Sequence[Sequence[Costed]], costs: Sequence[Sequence[int]], capacity: int) -> list[int]:
-    """Dynamic programme: `loss[c]` is the least loss so far within c units, `taken[i][c]` the choice of group i for it."""
+    """Solve the dynamic programme: `loss[c]` is the least loss so far within c units, `taken[i][c]` the choice of group i for it."""
     loss = np.zeros(capacity + 1)
     taken = []
     for options, units in zip(choices, costs, strict=True):

@@ -1,4 +1,4 @@
-"""What a block costs in time: a model of a runtime's operators, fitted to measurements of that runtime on that machine."""
+"""Latency model of a block: the time of a runtime's operators, fitted to measurements of that runtime on that machine."""
 
 from __future__ import annotations
 
@@ -19,48 +19,48 @@ ACTIVATION_TERMS = ("call", "elements")
 
 
 def linear_terms(rows: int, inputs: int, outputs: int) -> tuple[float, ...]:
-    """What the time of a [rows, inputs] x [inputs, outputs] product is a sum of: arithmetic, and memory read and written."""
+    """Return the terms of the time of a [rows, inputs] x [inputs, outputs] product: arithmetic, and memory read and written."""
     return 1.0, rows * inputs * outputs, rows * inputs, rows * outputs, inputs * outputs
 
 
 def attention_terms(batch: int, heads: int, tokens: int, qk_dim: int, v_dim: int) -> tuple[float, ...]:
-    """Of softmax(Q K^T) V for every head, and of bringing heads apart and together."""
+    """Return the terms of softmax(Q K^T) V for every head, and of splitting and merging heads."""
     pairs = batch * heads * tokens * tokens
     return 1.0, pairs * (qk_dim + v_dim), pairs, batch * heads * tokens * 2 * (qk_dim + v_dim)
 
 
 def activation_terms(elements: int) -> tuple[float, ...]:
-    """Of an elementwise function."""
+    """Return the terms of an elementwise function."""
     return 1.0, elements
 
 
 class LatencyModel(Record):
-    """Nanoseconds of one call, by a sum of terms, each with a price that is not negative.
+    """Nanoseconds of one call, as a sum of terms, each with a non-negative coefficient.
 
-    A factorised linear is two calls, each with traffic of its own: so it has to save more than MACs.
+    A factorised linear is two calls, each with its own memory traffic, so saving MACs alone need not save time.
     """
 
     runtime: str
-    """Name and version."""
+    """Name and version of the runtime."""
     processor: str
     threads: Annotated[int, Field(ge=1)]
     batch: Annotated[int, Field(ge=1)]
     linear: tuple[NonNegative, ...]
     """Nanoseconds per `LINEAR_TERMS`."""
     attention: tuple[NonNegative, ...]
-    """Per `ATTENTION_TERMS`."""
+    """Nanoseconds per `ATTENTION_TERMS`."""
     activation: tuple[NonNegative, ...]
-    """Per `ACTIVATION_TERMS`."""
+    """Nanoseconds per `ACTIVATION_TERMS`."""
     error: NonNegative
-    """Median relative error on what it was fitted to."""
+    """Median relative error on the measurements it was fitted to."""
 
     def attention_ns(self, block: BlockConfig, dim: int, tokens: int) -> float:
-        """A block's qkv, attention and proj over a batch."""
+        """Return the predicted nanoseconds of a block's qkv, attention and proj over a batch."""
         core = _sum(self.attention, attention_terms(self.batch, block.heads, tokens, block.qk_dim, block.v_dim))
         return self._linear_ns(block, "qkv", dim, tokens) + core + self._linear_ns(block, "proj", dim, tokens)
 
     def mlp_ns(self, block: BlockConfig, dim: int, tokens: int) -> float:
-        """A block's fc1, activation and fc2 over a batch."""
+        """Return the predicted nanoseconds of a block's fc1, activation and fc2 over a batch."""
         middle = _sum(self.activation, activation_terms(self.batch * tokens * block.mlp_dim))
         return self._linear_ns(block, "fc1", dim, tokens) + middle + self._linear_ns(block, "fc2", dim, tokens)
 
@@ -74,11 +74,11 @@ class LatencyModel(Record):
 
 
 def fit_terms(terms: NDArray[np.float64], nanoseconds: NDArray[np.float64]) -> tuple[tuple[float, ...], NDArray[np.float64]]:
-    """Prices of least squared *relative* error that are not negative (Lawson & Hanson 1974), and the errors they leave.
+    """Fit non-negative coefficients of least squared *relative* error (Lawson & Hanson 1974); return them and the errors.
 
     Args:
         terms: [n, k] of n calls.
-        nanoseconds: [n], positive, what they took.
+        nanoseconds: [n], positive, their measured times.
     """
     relative = terms / nanoseconds[:, None]
     scale = np.linalg.norm(relative, axis=0)

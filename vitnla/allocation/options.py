@@ -1,4 +1,4 @@
-"""What an allocation chooses from: for each linear, dense or one of a few ranks or widths, with their costs and losses."""
+"""Options of an allocation: for each linear, dense or one of a few ranks or widths, with their costs and losses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Rank = int | None
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to run a linear, or a group of them: its rank or width, its cost in MACs per image, and the loss it brings."""
+    """One option for a linear or a group of them: its rank or width, its cost in MACs per image, and its loss."""
 
     rank: Rank
     cost: int
@@ -26,14 +26,14 @@ class Choice:
 
 
 class Options(Protocol):
-    """Something that a budget is shared among."""
+    """Anything that takes a share of a budget."""
 
     @property
     def dense_macs(self) -> int:
-        """MACs per image as it was."""
+        """MACs per image before any change."""
 
     def choices(self, multiple: int) -> list[Choice]:
-        """Ways to run it in steps of `multiple`, the last one as it was: MACs rise and losses fall along the list."""
+        """Return its options in steps of `multiple`, the unchanged one last: MACs rise and losses fall along the list."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +41,9 @@ class LayerOptions:
     """A linear of (out, in) features that sees `tokens` tokens per image.
 
     Args:
-        name: how errors call it.
-        energies: [min(out, in)] float64, descending: squared singular values, which a share of the energy goes by.
-        losses: [min(out, in)] float64, not negative: what is lost with each direction, in a unit that all linears share.
+        name: its name in errors.
+        energies: [min(out, in)] float64, descending: squared singular values, of which `energy` keeps a share.
+        losses: [min(out, in)] float64, not negative: the loss of dropping each direction, in a unit that all linears share.
     """
 
     name: str
@@ -63,15 +63,15 @@ class LayerOptions:
         return linear_macs(self.shape, None, self.tokens)
 
     def saves(self, rank: int) -> bool:
-        """Whether two GEMMs through `rank` cost less than one, i.e. rank < mn / (m + n)."""
+        """Return whether two GEMMs through `rank` cost less than one, i.e. rank < mn / (m + n)."""
         return linear_macs(self.shape, rank, self.tokens) < self.dense_macs
 
     def or_dense(self, rank: int) -> Rank:
-        """`rank` where it saves MACs, else dense, which is then both cheaper and exact."""
+        """Return `rank` where it saves MACs, else dense, which is then both cheaper and exact."""
         return rank if self.saves(rank) else None
 
     def choices(self, multiple: int) -> list[Choice]:
-        """Every multiple of `multiple` that saves MACs, then dense: MACs rise and losses fall along the list."""
+        """Return every multiple of `multiple` that saves MACs, then dense: MACs rise and losses fall along the list."""
         tails = tail_energy(self.losses)
         ranks = [rank for rank in range(multiple, self.full_rank + 1, multiple) if self.saves(rank)]
         low_rank = [Choice(rank, linear_macs(self.shape, rank, self.tokens), float(tails[rank])) for rank in ranks]
@@ -79,7 +79,7 @@ class LayerOptions:
 
 
 class UnattainableTarget(InputError):
-    """A target ratio outside of what can be had (exit code 2); `least` is the lowest one, rounded up to three decimals."""
+    """A target ratio outside the attainable range (exit code 2); `least` is the lowest one, rounded up to three decimals."""
 
     def __init__(self, message: str, hint: str, least: float) -> None:
         super().__init__(message, hint)
@@ -87,7 +87,7 @@ class UnattainableTarget(InputError):
 
 
 def budget(dense: int, least: int, target: float, unit: str = "MACs") -> int:
-    """The MACs, or what `unit` names, that a `target` ratio of `dense` allows, where the smallest choices together need `least`.
+    """Return the budget, in MACs or `unit`, of a `target` ratio of `dense`, where the smallest choices together need `least`.
 
     Raises:
         UnattainableTarget: the target is outside (0, 1], or below what the smallest choices need; names the attainable range.

@@ -11,7 +11,7 @@ from vitnla.common.errors import InputError
 
 
 def same_rank(layers: Sequence[LayerOptions], rank: int) -> list[Rank]:
-    """`rank` for every linear, or dense where `rank` would not save MACs.
+    """Return `rank` for every linear, or dense where `rank` would not save MACs.
 
     Raises:
         InputError: `rank` is not from 1 to one less than the full rank of every linear; names the linear and its maximum.
@@ -24,7 +24,7 @@ def same_rank(layers: Sequence[LayerOptions], rank: int) -> list[Rank]:
 
 
 def energy(layers: Sequence[LayerOptions], share: float, multiple: int = 1) -> list[Rank]:
-    """For each linear the smallest multiple of `multiple` that keeps `share` of its energy; dense where that saves nothing.
+    """Return for each linear the smallest multiple of `multiple` that keeps `share` of its energy; dense where that saves nothing.
 
     Raises:
         InputError: `share` is outside (0, 1].

@@ -1,4 +1,4 @@
-"""What an allocation chooses from where layers become narrower, and what it has to pay for in any case."""
+"""Options of an allocation for layers that become narrower, and fixed costs of unchanged layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class WidthOptions:
 
     Args:
         unit_macs: MACs per image of one unit of width.
-        losses: [full width + 1] float64, falling to 0: what each width loses, in a unit that all layers share.
+        losses: [full width + 1] float64, falling to 0: the loss at each width, in a unit that all layers share.
     """
 
     unit_macs: int
@@ -24,7 +24,7 @@ class WidthOptions:
 
     @property
     def full(self) -> int:
-        """The width as it was."""
+        """The full width."""
         return len(self.losses) - 1
 
     @property
@@ -33,7 +33,7 @@ class WidthOptions:
         return self.full * self.unit_macs
 
     def choices(self, multiple: int) -> list[Choice]:
-        """Every multiple of `multiple` below the full width, then the full width, as `None`."""
+        """Return every multiple of `multiple` below the full width, then the full width, as `None`."""
         widths = range(multiple, self.full, multiple)
         narrower = [Choice(width, width * self.unit_macs, float(self.losses[width])) for width in widths]
         return [*narrower, Choice(None, self.dense_macs, 0.0)]
@@ -41,10 +41,10 @@ class WidthOptions:
 
 @dataclass(frozen=True)
 class Untouched:
-    """Linears that a method leaves alone: they are part of the budget all the same."""
+    """Linears that a method does not change; they still count towards the budget."""
 
     dense_macs: int
 
     def choices(self, multiple: int) -> list[Choice]:
-        """As they were."""
+        """Return the single option, unchanged."""
         return [Choice(None, self.dense_macs, 0.0)]

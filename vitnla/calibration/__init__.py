@@ -1,1 +1,1 @@
-"""One pass over calibration images: the second moments of what every linear sees."""
+"""Calibration: second moments of the input of every linear, from one pass over calibration images."""

@@ -1,4 +1,4 @@
-"""What changing one block does to the whole model, measured on calibration images."""
+"""Effect of changing one block on the predictions of the whole model, measured on calibration images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Probe:
     pass through itself, where the divergence itself would cost one through all that follow.
 
     Args:
-        model: the model as it is.
+        model: the unchanged model.
         tokens: [N, tokens, dim] embedded calibration images. Per block, their tokens and some gradients are kept in memory.
     """
 
@@ -32,14 +32,14 @@ class Probe:
 
     @torch.no_grad()
     def divergence(self, block: int, replacement: nn.Module) -> float:
-        """Mean KL(p || q) in nats per image, p the model's class probabilities and q those with `replacement` as its block."""
+        """Return the mean KL(p || q) in nats per image, p the model's class probabilities and q those with the block replaced."""
         error = replacement(self._outputs[block]) - self._outputs[block + 1]
         along = torch.einsum("nrtd,ntd->nr", self._gradients[block], error)
         return float(along.double().square().mean() / 2)
 
 
 def _trace(model: VisionTransformer, tokens: Tensor, signs: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
-    """The tokens before every block and after the last, and g [N, draws, tokens, dim] about the output of every block."""
+    """Return the tokens before every block and after the last, and g [N, draws, tokens, dim] for the output of every block."""
     # Also where the caller has turned gradients off; a clone, because a tensor made in inference mode cannot have any.
     with torch.inference_mode(False), torch.enable_grad():
         outputs = [tokens.clone().requires_grad_()]

@@ -1,4 +1,4 @@
-"""Statistics kept on disk, by the hashes of the model, the images and the preprocessing."""
+"""Disk cache of statistics, by the hashes of the model, the images and the preprocessing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cached_statistics(
     model: VisionTransformer, split: Split, preprocessing: Preprocessing,
     batch_size: int = 32, on_progress: Progress = lambda done, total: None,
 ) -> Statistics:  # fmt: skip
-    """What `collect` returns, from the cache where the same model has seen the same images before.
+    """Return the result of `collect`, from the cache where the same model was calibrated on the same images before.
 
     A damaged entry is computed again, and a cache that cannot be written is not used; both are logged as warnings.
     """
@@ -47,7 +47,7 @@ def cached_statistics(
 
 
 def model_hash(model: VisionTransformer) -> str:
-    """SHA-256 over the config and every weight: its name, type, shape and bytes."""
+    """Return the SHA-256 over the config and every weight: its name, type, shape and bytes."""
     digest = hashlib.sha256(model.config.to_json().encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

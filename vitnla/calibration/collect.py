@@ -1,4 +1,4 @@
-"""One pass over calibration images: what each encoder linear sees, and how much its output matters."""
+"""One pass over calibration images: input moments and output sensitivity of each encoder linear."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def collect(
     model: VisionTransformer, images: Images, preprocessing: Preprocessing,
     batch_size: int = 32, on_progress: Progress = lambda done, total: None,
 ) -> Statistics:  # fmt: skip
-    """Second moments and mean of the input of every encoder linear, and the sensitivity of the logits to its output.
+    """Return second moments and mean of the input of every encoder linear, and the sensitivity of the logits to its output.
 
     Runs on the model's device and in its dtype; sums are float64 products of float64 inputs. A float32 product would
     lose the small directions of the Gram matrix, whose eigenvalues span ten orders of magnitude, below 1e-7 of the largest.
@@ -62,7 +62,7 @@ def collect(
 
 
 def _fisher_probe(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Random v [B, classes] with E[v vT] = diag(p) - p pT, the Fisher information of the logits, p = softmax(logits).
+    """Draw random v [B, classes] with E[v vT] = diag(p) - p pT, the Fisher information of the logits, p = softmax(logits).
 
     So E|JT v|^2 = tr(JT (diag(p) - p pT) J) for the derivative J of the logits. This is Hutchinson's estimator (1990),
     with random signs s and v = sqrt(p) s - p (sqrt(p)T s); it varies less than drawing a class for each image does.
@@ -74,7 +74,7 @@ def _fisher_probe(logits: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class _Sums:
-    """Running sums over the tokens that one linear has seen."""
+    """Running sums over the input tokens of one linear."""
 
     def __init__(self, linear: nn.Module) -> None:
         self.linear = linear
@@ -102,7 +102,7 @@ class _Sums:
 
 @contextlib.contextmanager
 def _recording(sums: dict[tuple[int, LinearName], _Sums]) -> Iterator[None]:
-    """Hooks on every linear, removed whatever happens."""
+    """Register hooks on every linear for the duration of the context; they are removed on errors too."""
     with contextlib.ExitStack() as stack:
         for entry in sums.values():
             stack.callback(entry.linear.register_forward_hook(entry.record).remove)

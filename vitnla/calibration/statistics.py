@@ -1,4 +1,4 @@
-"""What calibration measures: second moments of the input of every encoder linear, in float64; and the images it saw."""
+"""Calibration statistics: second moments of the input of every encoder linear, in float64; and the images used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vitnla.model.config import LinearName
 from vitnla.model.vit import VisionTransformer
 
 LinearStatistics = Moments[Tensor]
-"""Moments over all calibration tokens that one linear of a model saw, on the CPU."""
+"""Moments over all calibration tokens at the input of one linear, on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Samples:
 
     @torch.no_grad()
     def embedded(self, model: VisionTransformer, count: int | None = None, batch_size: int = 32) -> Tensor:
-        """Tokens [N, tokens, dim] that the model makes of the first `count` images, on its device; all of them where None."""
+        """Return the model's embedded tokens [N, tokens, dim] of the first `count` images (None is all), on its device."""
         parameter = next(model.parameters())
         starts = range(0, min(len(self.images), count or len(self.images)), batch_size)
         ends = (min(start + batch_size, count or len(self.images)) for start in starts)
@@ -44,13 +44,13 @@ class Statistics:
     images: int
     tokens: int
     samples: Samples | None = None
-    """The images themselves; moments read from a file by themselves come without."""
+    """The calibration images; None for moments read from a file."""
 
     def require_samples(self) -> Samples:
-        """The images.
+        """Return the images.
 
         Raises:
-            InputError: these are moments without them.
+            InputError: the statistics come without images.
         """
         if self.samples is None:
             raise InputError("expected calibration images beside their moments, got none", "calibrate with cached_statistics")

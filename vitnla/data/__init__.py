@@ -1,1 +1,1 @@
-"""Images and labels, and what turns them into a model's input. NumPy only."""
+"""Images and labels, and their preprocessing into a model's input. NumPy only."""

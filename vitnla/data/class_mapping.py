@@ -1,4 +1,4 @@
-"""Which of a model's classes each class of a data set is: the one place that compares class names."""
+"""Mapping of a data set's classes to a model's classes; the only module that compares class names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vitnla.data.formats.synsets import SYNSETS, is_synset, parse_synset
 
 Number = TypeVar("Number", bound=np.generic)
 _FIRST = 5
-"""So many names of a list are shown."""
+"""Number of names of a list that are shown."""
 _NUMBERED = re.compile(r"(?:class|label)?[\s_-]*\d+", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\W_]+")
 _OPTION = "--class-map FILE (lines of DATA NAME<TAB>MODEL NAME, or of DATA NAME<TAB>#NUMBER)"
@@ -29,8 +29,8 @@ class ClassMismatch(InputError):
     """The classes of the data are not those of the model (exit code 2).
 
     Args:
-        overlap: whether half of the names or more do match: then the others are misspelt, rather than the data other data.
-        features: whether the model gives features instead of classes.
+        overlap: true if at least half of the names match: then the others are probably misspelt.
+        features: true if the model gives features instead of classes.
     """
 
     def __init__(self, message: str, hint: str, *, overlap: bool = False, features: bool = False) -> None:
@@ -40,13 +40,13 @@ class ClassMismatch(InputError):
 
 @dataclass(frozen=True)
 class ClassMapping:
-    """Which outputs of a model belong to the classes of a data set.
+    """The outputs of a model that correspond to the classes of a data set.
 
     Args:
-        columns: the model's class of each class of the data; `None` where they are the same in the same order.
-        unmatched: why labels say nothing about this model; `None` where they do.
-        features: whether the model gives features instead of classes, so that its largest output is no answer.
-        note: what the user should know about how classes were matched.
+        columns: the model's class for each class of the data; `None` where they are equal and in the same order.
+        unmatched: the reason why labels cannot score this model; `None` where they can.
+        features: true if the model gives features instead of classes, so that its largest output is no prediction.
+        note: a note for the user on how classes were matched.
     """
 
     columns: tuple[int, ...] | None = None
@@ -55,9 +55,9 @@ class ClassMapping:
     note: str | None = field(default=None, compare=False)
 
     def scored(self, outputs: NDArray[Number]) -> NDArray[Number]:
-        """Outputs [N, model classes] -> [N, data classes], in the data's order: the largest one is the predicted label.
+        """Select outputs [N, model classes] -> [N, data classes], in the data's order; the largest is the predicted label.
 
-        Where the data have fewer classes than the model, the answer is chosen among theirs.
+        Where the data have fewer classes than the model, only theirs can be predicted.
         """
         return outputs if self.columns is None else outputs[:, list(self.columns)]
 
@@ -137,7 +137,7 @@ def read_class_map(path: Path) -> dict[str, str]:
 
 
 def renamed(names: Sequence[str], pairs: Mapping[str, str], origin: str) -> tuple[str, ...]:
-    """Names with those that `pairs` has (without case and separators) replaced.
+    """Return the names, with those in `pairs` (compared without case and separators) replaced.
 
     Raises:
         InputError: it has none of them.
@@ -160,7 +160,7 @@ def _checked_object(path: Path, text: str, hint: str) -> dict[str, str]:
 
 
 def _candidates(names: Sequence[str], model: Sequence[str]) -> list[list[int]]:
-    """The model's classes that each name may mean."""
+    """Return the model's classes that each name may match."""
     exact, whole, first = ({}, {}, {})  # type: tuple[dict[str, list[int]], dict[str, list[int]], dict[str, list[int]]]
     for number, name in enumerate(model):
         for table, key in ((exact, name), (whole, _folded(name)), (first, _primary(name))):
@@ -215,7 +215,7 @@ def _lists(names: Sequence[str], model: Sequence[str]) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first five names."""
+    """Return the first five names."""
     shown = ", ".join(f"'{name}'" for name in names[:_FIRST])
     return f"{shown}, ... ({len(names)})" if len(names) > _FIRST else shown
 
@@ -225,10 +225,10 @@ def _only_numbers(names: Sequence[str]) -> bool:
 
 
 def _folded(name: str) -> str:
-    """Without case and separators; a name of nothing but signs stays what it is."""
+    """Return a name without case and separators; a name of punctuation only is unchanged."""
     return _SEPARATORS.sub(" ", name.casefold()).strip() or name
 
 
 def _primary(name: str) -> str:
-    """The first of several synonyms, folded."""
+    """Return the first of several synonyms, folded."""
     return _folded(name.partition(",")[0])

@@ -1,4 +1,4 @@
-"""What a data set is here: named splits of images and labels. NumPy only, so it works without torch."""
+"""Data sets: named splits of images and labels. NumPy only, so it works without torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vitnla.data.image_files import ImageFiles, Images
 class Split:
     """Images and labels [N] int64. Images are uint8 [N, H, W, C], or files, which `Preprocessing` decodes batch by batch.
 
-    `classes` says which outputs of a model the labels are about; see `Dataset.for_model`.
+    `classes` maps labels to outputs of a model; see `Dataset.for_model`.
     """
 
     images: Images
@@ -41,18 +41,18 @@ class Split:
         return len(self.labels)
 
     def head(self, count: int | None) -> Split:
-        """The first `count` images; `None` is all."""
+        """Return the first `count` images; `None` is all."""
         return self.take(slice(count))
 
     def take(self, index: slice | NDArray[np.int64]) -> Split:
-        """The images at `index`, in that order."""
+        """Return the images at `index`, in that order."""
         return replace(self, images=self.images[index], labels=self.labels[index])
 
     def at_size(self, size: int) -> Split:
-        """The same files, to be decoded to `size` x `size` pixels whatever the model takes.
+        """Return the split with its files to be decoded to `size` x `size` pixels, independent of the model's size.
 
         Raises:
-            InputError: the images are no files, so they have a size.
+            InputError: the images are not files, so their size is fixed.
         """
         if not isinstance(self.images, ImageFiles):
             _, height, width, _ = self.images.shape
@@ -60,7 +60,7 @@ class Split:
         return replace(self, images=replace(self.images, size=size))
 
     def pixels(self) -> NDArray[np.uint8]:
-        """All images in memory, as uint8 [N, H, W, C]; files are decoded in colour.
+        """Return all images in memory, as uint8 [N, H, W, C]; files are decoded in colour.
 
         Raises:
             InputError: the images are files and no size was given, or a file is damaged.
@@ -74,11 +74,11 @@ class Split:
         return self.images.decode(self.images.size, 3, "bilinear")
 
     def in_memory(self) -> Split:
-        """The same split with its images as one array; see `pixels`."""
+        """Return the split with its images as one array; see `pixels`."""
         return replace(self, images=self.pixels())
 
     def fingerprint(self) -> str:
-        """Hash of the pixels and labels, or of the files and labels: the key under which results about this split are cached."""
+        """Return the hash of the pixels or files and the labels: the cache key of results on this split."""
         if isinstance(self.images, ImageFiles):
             digest = hashlib.sha256(repr((len(self), self.images.size)).encode())
             for content in self.images.contents():
@@ -99,17 +99,17 @@ class Dataset:
     splits: Mapping[str, Split]
 
     def split(self, name: str) -> Split:
-        """One split, or an error that lists those there are."""
+        """Return one split, or raise an error that lists the available ones."""
         if name not in self.splits:
             raise unknown_name(f"split of data '{self.name}'", name, self.splits)
         return self.splits[name]
 
     def at_size(self, size: int) -> Dataset:
-        """The same data set with every split's files to be decoded to `size` x `size` pixels."""
+        """Return the data set with every split's files to be decoded to `size` x `size` pixels."""
         return Dataset(self.name, self.labels, {name: split.at_size(size) for name, split in self.splits.items()})
 
     def for_model(self, labels: Sequence[str], *, required: bool = True) -> Dataset:
-        """The same data set with its classes matched with a model's class names, see `match_classes`; notes how on stderr.
+        """Return the data set with its classes matched to a model's class names, see `match_classes`; notes how on stderr.
 
         Args:
             labels: class names of the model.

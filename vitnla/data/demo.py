@@ -1,4 +1,4 @@
-"""The data that ships with the package: part of Fashion-MNIST, enough to calibrate, choose and test."""
+"""The packaged data: part of Fashion-MNIST, for calibration, validation and testing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SPLITS = ("calibration", "validation", "test")
 
 
 def load_demo(path: Path = ASSET) -> Dataset:
-    """The packaged splits: 1,000 calibration and 1,000 validation images of the training set, and all 10,000 test images."""
+    """Load the packaged splits: 1,000 calibration and 1,000 validation images of the training set, and all 10,000 test images."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             splits = {name: Split(arrays[f"{name}_images"], arrays[f"{name}_labels"].astype(np.int64)) for name in SPLITS}

@@ -1,4 +1,4 @@
-"""Images that stay on disk until they are asked for: what a data set of photographs needs instead of one array."""
+"""Image files that stay on disk and are decoded on demand, for data sets too large for one array."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _READ_BUFFER = 1 << 16
 class ImageFiles:
     """N image files, of any shapes, in order.
 
-    Slices and index arrays select files and decode nothing. Decoding cuts the central square out of each image and
-    resizes that. It is done anew for every pass, by one thread.
+    Slices and index arrays select files without decoding. Decoding crops the central square of each image and
+    resizes it. It is repeated for every pass, in one thread.
 
     Args:
         root: folder of the data set.
         names: paths below `root`, with forward slashes.
-        size: side in pixels that the data set is to have; `None` leaves it to the model that asks.
+        size: side of the decoded images in pixels; `None` takes the model's size.
     """
 
     root: Path
@@ -49,7 +49,7 @@ class ImageFiles:
         return ImageFiles(self.root, names, self.size)
 
     def decode(self, size: int, channels: int, interpolation: Interpolation) -> NDArray[np.uint8]:
-        """The central squares as uint8 [N, size, size, channels], with 1 channel for grey or 3 for colour.
+        """Return the central squares as uint8 [N, size, size, channels], with 1 channel for grey or 3 for colour.
 
         Raises:
             InputError: a file is missing, truncated or no image; names it.
@@ -61,7 +61,7 @@ class ImageFiles:
         return np.stack(pixels).reshape(len(pixels), size, size, -1)
 
     def pictures(self, channels: int) -> Iterator[Image]:
-        """The images whole, in their own shapes, grey for 1 channel or RGB.
+        """Yield the uncropped images, in their own shapes, grey for 1 channel or RGB.
 
         Raises:
             InputError: a file is missing, truncated or no image; names it.
@@ -70,7 +70,7 @@ class ImageFiles:
             yield _open(self.root / name, lambda image: image.convert(_mode(channels)))
 
     def contents(self) -> Iterator[bytes]:
-        """The bytes of every file, in order.
+        """Yield the bytes of every file, in order.
 
         Raises:
             InputError: a file cannot be read.
@@ -88,14 +88,14 @@ Images = NDArray[np.uint8] | ImageFiles
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """How the names of image files end, in lower case, that the installed Pillow reads."""
+    """Return the suffixes, in lower case, of image files that the installed Pillow reads."""
     from PIL import features
 
     return _PLAIN | {_AVIF} if features.check("avif") else _PLAIN
 
 
 def find_images(folder: Path) -> tuple[list[str], Counter[str]]:
-    """Image files in `folder` and in folders below it, and how many other files there are; hidden ones do not count.
+    """Find image files in `folder` recursively, and count the other files; hidden ones are skipped.
 
     Returns:
         Paths relative to `folder`, sorted, and the number of files of each other suffix.
@@ -114,7 +114,7 @@ def find_images(folder: Path) -> tuple[list[str], Counter[str]]:
 
 
 def skipped_note(root: Path, skipped: Counter[str]) -> str | None:
-    """What to tell about files that were not taken for images; `None` where there are none."""
+    """Return a note on files that were not recognised as images; `None` where there are none."""
     if not skipped:
         return None
     kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in skipped.most_common())
@@ -123,7 +123,7 @@ def skipped_note(root: Path, skipped: Counter[str]) -> str | None:
 
 
 def resampling(interpolation: Interpolation) -> Resampling:
-    """Pillow's filter of that name."""
+    """Return Pillow's filter of that name."""
     from PIL.Image import Resampling  # only data that are resized need it
 
     return {"nearest": Resampling.NEAREST, "bilinear": Resampling.BILINEAR, "bicubic": Resampling.BICUBIC}[interpolation]
@@ -157,7 +157,7 @@ def _open(path: Path, use: Callable[[Image], T]) -> T:
 
 
 def _eight_bits(image: Image) -> Image:
-    """Grey of 16 bits as grey of 8, its upper half: Pillow's own conversion would clip it to white."""
+    """Convert 16-bit grey to its upper 8 bits: Pillow's own conversion would clip it to white."""
     from PIL.Image import fromarray
 
     if image.mode.startswith("I;16"):

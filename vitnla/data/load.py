@@ -1,4 +1,4 @@
-"""From a data SPEC, as typed on the command line, to a data set."""
+"""Loading of a data set by its SPEC, as given on the command line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vitnla.data.formats.svhn import load_svhn
 
 @dataclass(frozen=True)
 class Format:
-    """How data of one kind are read. `sizable` images are files of any shape, so their SPEC may end in @SIZE."""
+    """A data format and its reader. `sizable` images are files of any shape, so their SPEC may end in @SIZE."""
 
     load: Callable[[Path], Dataset]
     place: Literal["FOLDER", "FILE"] = "FOLDER"
@@ -32,7 +32,7 @@ class Format:
 
     @property
     def usage(self) -> str:
-        """What follows `NAME:` in a SPEC."""
+        """Syntax of the part after `NAME:` in a SPEC."""
         return f"{self.place}[@SIZE]" if self.sizable else self.place
 
 
@@ -52,7 +52,7 @@ def load_data(spec: str, class_map: Path | None = None) -> Dataset:
 
     Args:
         spec: the data SPEC.
-        class_map: a file that renames classes of the data as a model calls them, see `read_class_map`.
+        class_map: a file that renames classes of the data to a model's names, see `read_class_map`.
 
     Raises:
         InputError: the spec is not understood, or a file is missing or damaged.
@@ -79,7 +79,7 @@ def _load(spec: str) -> Dataset:
 
 
 def _split_size(text: str) -> tuple[Path, int | None]:
-    """`FOLDER@64` in two, unless a folder is really called that."""
+    """Split `FOLDER@64`, unless a folder of that full name exists."""
     found = re.fullmatch(r"(.+)@([1-9]\d{0,4})", text)
     if found is None or Path(text).is_dir():
         return Path(text), None

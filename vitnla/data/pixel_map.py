@@ -1,9 +1,9 @@
-"""Preprocessing as constant arrays: what a graph that takes raw pixels multiplies them by.
+"""Preprocessing as constant arrays, for graphs that take raw pixels.
 
 Resizing to a fixed size is linear, so it is two matrix products with the weights of Pillow's own filter. ONNX's `Resize` with
-`antialias` would be one operator, but it is not the same filter everywhere: on noise, ONNX Runtime 1.32 answers up to 15 grey
-levels away from Pillow, and TensorRT for RTX refuses it. The products are within one grey level, which is what Pillow's rounding to
-whole levels between and after its two passes can make; they do not round, so that no runtime can fall on the other side of a half.
+`antialias` would be one operator, but its filter differs between runtimes: on noise, ONNX Runtime 1.32 is up to 15 grey
+levels away from Pillow, and TensorRT for RTX refuses it. The products are within one grey level, the effect of Pillow's rounding to
+whole levels between and after its two passes; they do not round, so runtimes cannot round a half differently.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class PixelMap:
     """Pixels x [C, H, W] of 0 to 255 -> (rows @ x @ columns) * scale + shift, [C, size, size].
 
     Args:
-        rows: [size, H]; `None` where the height stays.
-        columns: [W, size]; `None` where the width stays.
-        rows_first: in which order the products are taken. It matters only with `clips`.
-        clips: whether what each product gives is clipped to 0 to 255, since the filter can overshoot.
+        rows: [size, H]; `None` where the height is unchanged.
+        columns: [W, size]; `None` where the width is unchanged.
+        rows_first: order of the products. It matters only with `clips`.
+        clips: true to clip the result of each product to 0 to 255, since the filter can overshoot.
         scale: [C, 1, 1].
         shift: [C, 1, 1].
     """
@@ -42,13 +42,13 @@ class PixelMap:
 
     @property
     def products(self) -> tuple[tuple[str, Matrix], ...]:
-        """The matrix products in their order, as `rows` or `columns` and the matrix."""
+        """Return the matrix products in order, as `rows` or `columns` and the matrix."""
         both = (("columns", self.columns), ("rows", self.rows))
         return tuple((name, matrix) for name, matrix in (both[::-1] if self.rows_first else both) if matrix is not None)
 
 
 def pixel_map(preprocessing: Preprocessing, size: tuple[int, int]) -> PixelMap:
-    """What `preprocessing` does to uint8 images of (height, width) `size`, as arrays."""
+    """Return the effect of `preprocessing` on uint8 images of (height, width) `size`, as arrays."""
     side, kind = preprocessing.image_size, preprocessing.interpolation
     height, width = size
     std = np.asarray(preprocessing.std, np.float64).reshape(-1, 1, 1)
@@ -65,7 +65,7 @@ def pixel_map(preprocessing: Preprocessing, size: tuple[int, int]) -> PixelMap:
 
 
 def _columns(old: int, new: int, interpolation: Interpolation) -> Matrix:
-    """Pillow's weights [old, new]: a row of the identity, resized, is what one pixel gives to each new one."""
+    """Return Pillow's weights [old, new]: a resized row of the identity is one pixel's contribution to each new one."""
     from PIL import Image
 
     identity = Image.fromarray(np.eye(old, dtype=np.float32))  # floats are neither rounded nor clipped
@@ -73,7 +73,7 @@ def _columns(old: int, new: int, interpolation: Interpolation) -> Matrix:
 
 
 def _rows_first(size: tuple[int, int], side: int, interpolation: Interpolation) -> bool:
-    """Which pass Pillow takes first depends on the sizes and on its version, so it is asked: black and white noise overshoots."""
+    """Determine which pass Pillow runs first, by a trial on black and white noise; it depends on sizes and version."""
     from PIL import Image
 
     noise = 255 * np.random.default_rng(0).integers(0, 2, size, np.uint8)

@@ -1,4 +1,4 @@
-"""Where validation and calibration images come from: always the training split, always the same ones, never the test split."""
+"""Validation and calibration splits: a fixed choice of training images, never test images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def carve(training: Split, held_out: int, calibration: int) -> dict[str, Split]:
 
 
 def assemble(name: str, labels: tuple[str, ...], training: Split, test: Split) -> Dataset:
-    """A data set from its two halves as published: validation and calibration are random training images.
+    """Return a data set from its published training and test images: validation and calibration are random training images.
 
     Raises:
         InputError: there are too few training images, or no test images.
@@ -37,7 +37,7 @@ def assemble(name: str, labels: tuple[str, ...], training: Split, test: Split) -
 
 
 def assemble_whole(name: str, labels: tuple[str, ...], images: Split) -> Dataset:
-    """A data set from images that nobody has split: a random fifth of them is for testing.
+    """Return a data set from images without splits: a random fifth of them is for testing.
 
     Raises:
         InputError: there are too few images.
@@ -48,6 +48,6 @@ def assemble_whole(name: str, labels: tuple[str, ...], images: Split) -> Dataset
 
 
 def shuffled(split: Split) -> Split:
-    """The same images in an order that depends on nothing but their number: many sets are stored class by class."""
+    """Return the images in a random order that depends only on their number: many sets are stored class by class."""
     # NumPy guarantees that the legacy generator keeps its stream for good, and promises no such thing of the new one.
     return split.take(np.random.RandomState(0).permutation(len(split)))

@@ -1,4 +1,4 @@
-"""What all functions on arrays share: the library an array is of, float64, and the checks of what is given.
+"""Helpers shared by all functions on arrays: the array's library, float64, and checks of arguments.
 
 The array API standard (data-apis.org/array-api) has one spelling for NumPy and torch; `array_api_compat` gives both that spelling.
 """

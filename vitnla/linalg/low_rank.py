@@ -19,7 +19,7 @@ from vitnla.linalg.symmetric import nearest_psd_factor
 
 @dataclass(frozen=True)
 class Factors(Generic[A]):
-    """What = U V with U: [m, r] and V: [r, n]."""
+    """Factors of a matrix U V with U: [m, r] and V: [r, n]."""
 
     U: A
     V: A

@@ -47,7 +47,7 @@ def pivoted_cholesky(matrix: A) -> PivotedCholesky[A]:
     It stops when no diagonal entry is above n x machine epsilon x the largest one of C: what is left is rounding noise.
 
     The algorithm is LAPACK's dpstrf (Lucas 2004), so what is on a GPU is copied to the CPU and back: the array API has no pivoted
-    factorisation, and one written in its operations is five to fifteen times slower (n = 384 ... 1536).
+    factorisation, and one written in its operations is several times slower (n = 384 ... 1536).
 
     Raises:
         InputError: a number is not finite, or C is not square.

@@ -1,4 +1,4 @@
-"""What methods with a budget share: the checks of its settings, and the widths that it allows."""
+"""Helpers shared by methods with a budget: checks of its settings, and the widths within it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ Allocation = Literal["uniform", "knapsack"]
 
 
 def with_default_target(values: Any, instead: Sequence[str], target: float) -> Any:
-    """A config's values with `target_macs` where neither it nor a setting of `instead` is given: a record says what was done."""
+    """Return a config's values, with `target_macs` set to `target` where neither it nor a setting of `instead` is given.
+
+    The default is stored so that the record states the target that was used.
+    """
     names = (*instead, "target_macs")
     if isinstance(values, Mapping) and all(values.get(name) is None for name in names):
         return {**values, "target_macs": target}
@@ -29,7 +32,7 @@ def check_share(name: str, share: float | None) -> None:
 def widths_within(
     layers: Sequence[WidthOptions], dense_macs: int, target: float, allocation: Allocation, multiple: int
 ) -> list[int]:
-    """The width of each of `layers`, so that all encoder linears together keep `target` of the `dense_macs` that they have.
+    """Return the width of each of `layers` such that all encoder linears together keep the share `target` of `dense_macs`.
 
     Raises:
         InputError: the target cannot be attained by these layers alone; names the attainable range.

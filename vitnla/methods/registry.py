@@ -1,4 +1,4 @@
-"""What a method is, and the one registry of them: for torch models, and for ONNX graphs where a method works on those too."""
+"""The `Method` record and the registry of methods, for torch models and, where a method supports them, ONNX graphs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ C = TypeVar("C", bound=Record)
 
 @dataclass(frozen=True)
 class Decomposition:
-    """A new model (the one given is never changed), and a row for every encoder linear, in `linear_names()` order."""
+    """A new model (the input is never changed), and a row for every encoder linear, in `linear_names()` order."""
 
     model: VisionTransformer
     layers: tuple[LayerRow, ...]
@@ -38,13 +38,13 @@ class Method(Generic[C]):
     config: type[C]
     apply: Callable[[VisionTransformer, Statistics | None, C], Decomposition]
     needs_statistics: Callable[[C], bool]
-    """Whether `apply` with this config reads calibration statistics (else they may be None)."""
+    """True where `apply` with this config reads calibration statistics (else they may be None)."""
     lacks_latency: Callable[[C], bool] = lambda config: False
-    """Whether this config has a `latency_model` to be filled in by a measurement before `apply`."""
+    """True where this config has a `latency_model` to be filled in by a measurement before `apply`."""
     works_on_graphs: bool = False
-    """Whether `onnx:FILE` can be decomposed by it: then `export.from_onnx.decompose` has a graph edit of this name."""
+    """True where it can decompose `onnx:FILE`: then `export.from_onnx.decompose` has a graph edit of this name."""
     needs_sensitivity: Callable[[C], bool] = lambda config: False
-    """Whether this config reads the sensitivities of a graph's linears, which take runs of their own; else they may be 1."""
+    """True where this config reads the sensitivities of a graph's linears, which take extra runs; else they may be 1."""
 
 
 _HOMES = {
@@ -54,7 +54,7 @@ _HOMES = {
     ),
     "pca": "pca.apply", "pca-slice": "pca_slice.apply", "svd": "svd.method", "symmetric": "symmetric.apply", "tensor": "tensor.apply",
 }  # fmt: skip
-"""The module of each method, which adds it."""
+"""The module that registers each method."""
 METHODS: LazyRegistry[Method[Any]] = LazyRegistry("method", {name: f"vitnla.methods.{home}" for name, home in _HOMES.items()})
 
 
@@ -75,6 +75,6 @@ def method_of(config: Record) -> Method[Any]:
 
 
 def make_config(method: Method[Any], settings: Mapping[str, Any]) -> Record:
-    """A method's config from the settings that were given, see `vitnla.methods.settings.filled`."""
+    """Return a method's config from the given settings, see `vitnla.methods.settings.filled`."""
     config: Record = filled(method.name, method.config, settings)
     return config

@@ -1,4 +1,4 @@
-"""From settings as they were typed to a method's config."""
+"""Conversion of settings from the command line to a method's config."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ C = TypeVar("C", bound=Record)
 
 
 def filled(method: str, config: type[C], settings: Mapping[str, Any]) -> C:
-    """The config of the method of that name, from the settings that were given.
+    """Return the config of the method of that name, from the given settings.
 
     Raises:
         InputError: the method has no such setting, or its value is out of range.

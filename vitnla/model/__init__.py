@@ -1,4 +1,4 @@
-"""The canonical Vision Transformer. Its names are imported when they are first used: shapes and costs need no torch."""
+"""The canonical Vision Transformer. Names are imported on first use, so that configs and costs need no torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """The thing of that name, from the module that holds it (PEP 562)."""
+    """Return the attribute of that name from the module that defines it (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,4 +1,4 @@
-"""A checkpoint is a folder with `config.json` and `model.safetensors`. Nothing is ever unpickled."""
+"""Checkpoints: folders with `config.json` and `model.safetensors`. Nothing is ever unpickled."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def load_checkpoint(folder: Path) -> VisionTransformer:
 
 
 def build(config: ViTConfig, tensors: dict[str, Tensor], origin: str, dtype: torch.dtype = torch.float32) -> VisionTransformer:
-    """A model of `config` that holds `tensors` as `dtype`; `origin` names the source in errors."""
+    """Return a model of `config` with the weights `tensors` as `dtype`; `origin` names the source in errors."""
     with torch.device("meta"):
         model = VisionTransformer(config)
     fill(model, tensors, origin, dtype)
@@ -58,7 +58,7 @@ def build(config: ViTConfig, tensors: dict[str, Tensor], origin: str, dtype: tor
 
 
 def fill(module: nn.Module, tensors: dict[str, Tensor], origin: str, dtype: torch.dtype = torch.float32) -> None:
-    """Give a module without storage its tensors as `dtype`, and put it in evaluation mode."""
+    """Load tensors as `dtype` into a module without storage, and put it in evaluation mode."""
     check_tensors(module, tensors, origin)
     module.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
     module.requires_grad_(True).eval()
@@ -81,7 +81,7 @@ def check_tensors(module: nn.Module, tensors: dict[str, Tensor], origin: str) ->
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, with a clear error where it is missing or damaged."""
+    """Return all tensors of a safetensors file, with a clear error where it is missing or damaged."""
     try:
         return load_file(path)
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Logits of many images."""
+"""Batched prediction of logits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def predict(
     model: VisionTransformer, preprocessing: Preprocessing, images: Images, *, device: torch.device | None = None,
     batch_size: int = 250, on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> NDArray[np.float32]:  # fmt: skip
-    """Logits [N, classes] float32 of images [N], computed in float32, batch by batch."""
+    """Return logits [N, classes] float32 of images [N], computed in float32, batch by batch."""
     device = device or torch.device("cpu")
     model = model.to(device).eval()
     outputs = []

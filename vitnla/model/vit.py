@@ -1,4 +1,4 @@
-"""The one Vision Transformer that every supported model is converted into."""
+"""The canonical Vision Transformer, into which every supported model is converted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vitnla.model.layers import TABLES, AttentionPool, Block, norm
 class VisionTransformer(nn.Module):
     """ViT (Dosovitskiy et al. 2021) with pre-norm blocks; all widths and ranks come from its config.
 
-    `forward` is `classify(encode(embed(images)))`; training and calibration use the three parts by themselves.
+    `forward` is `classify(encode(embed(images)))`; training and calibration use the three parts separately.
     """
 
     def __init__(self, config: ViTConfig) -> None:
@@ -34,7 +34,7 @@ class VisionTransformer(nn.Module):
         )
 
     def embed(self, images: Tensor) -> Tensor:
-        """Images [B, C, H, W] -> tokens [B, prefix + patches, dim], a table of positions added, normed where `embed_norm`."""
+        """Embed images [B, C, H, W] -> tokens [B, prefix + patches, dim], a table of positions added, normed where `embed_norm`."""
         first, table = self.config.prefix_tokens, self.pos_embed
         tokens = self.patch_embed(images).flatten(2).transpose(1, 2)
         tokens = tokens if table is None else tokens + table[first:]
@@ -45,21 +45,21 @@ class VisionTransformer(nn.Module):
         return out
 
     def encode(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, N, dim] through every block; N may be less than the full sequence."""
+        """Run tokens [B, N, dim] through every block; N may be less than the full sequence."""
         for block in self.blocks:
             tokens = block(tokens)
         return tokens
 
     def classify(self, encoded: Tensor) -> Tensor:
-        """The last block's output [B, N, dim] -> logits [B, classes]."""
+        """Compute the last block's output [B, N, dim] -> logits [B, classes]."""
         out: Tensor = self.head(self.features(encoded))
         return out
 
     def features(self, encoded: Tensor) -> Tensor:
-        """What the head is given: the last block's output [B, N, dim] -> [B, config.features].
+        """Compute the head's input: the last block's output [B, N, dim] -> [B, config.features].
 
-        Tokens are chosen before they are normed, so a model that reads its class token norms one, not all. It also keeps ONNX Runtime
-        1.32 from joining the last sum and the norm into a SkipLayerNormalization, which takes as long as ten norms on the CPU.
+        Tokens are selected before the norm, so a model that reads its class token norms only one. It also keeps ONNX Runtime
+        1.32 from fusing the last sum and the norm into a SkipLayerNormalization, which takes as long as ten norms on the CPU.
         """
         each, after = (nn.Identity(), self.norm) if self.config.final_norm == "pooled" else (self.norm, nn.Identity())
         patches = encoded[:, self.config.prefix_tokens :]
@@ -74,11 +74,11 @@ class VisionTransformer(nn.Module):
         return out
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images [B, C, H, W] -> logits [B, classes]."""
+        """Compute images [B, C, H, W] -> logits [B, classes]."""
         return self.classify(self.encode(self.embed(images)))
 
     def exportable(self) -> VisionTransformer:
-        """The same function under `config.exportable()`; this very model where that changes nothing."""
+        """Return an equivalent model with `config.exportable()`; the model itself where that changes nothing."""
         config = self.config.exportable()
         if config == self.config:
             return self
@@ -91,7 +91,7 @@ class VisionTransformer(nn.Module):
         return model.train(self.training)
 
     def _without_layer_scale(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Gains folded into the linear before them: g * (W x + b) = (diag(g) W) x + g * b."""
+        """Fold gains into the linear before them: g * (W x + b) = (diag(g) W) x + g * b."""
         tensors = dict(tensors)
         for index, block in enumerate(self.config.blocks):
             for number, owner, name in ((1, "attn", "proj"), (2, "mlp", "fc2")):
@@ -104,12 +104,12 @@ class VisionTransformer(nn.Module):
         return tensors
 
     def linear(self, block: int, name: LinearName) -> nn.Module:
-        """The linear `name` of a block: `nn.Linear`, or `LowRankLinear` where the config gives it a rank."""
+        """Return the linear `name` of a block: `nn.Linear`, or `LowRankLinear` where the config gives it a rank."""
         owner = self.blocks[block].attn if name in ("qkv", "proj") else self.blocks[block].mlp
         module = getattr(owner, name)
         assert isinstance(module, nn.Module)
         return module
 
     def linear_names(self) -> list[tuple[int, LinearName]]:
-        """(block, name) of every encoder linear, in the order in which they run."""
+        """Return (block, name) of every encoder linear, in the order in which they run."""
         return [(block, name) for block in range(len(self.config.blocks)) for name in LINEARS]

@@ -1,1 +1,1 @@
-"""Where trained models come from."""
+"""Source models: trained models, converted to the canonical form."""

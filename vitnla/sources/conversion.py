@@ -1,4 +1,4 @@
-"""A conversion is accepted only if its logits are the source's."""
+"""Checks of a conversion: it is accepted only if its logits match the source's."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from vitnla.model.vit import VisionTransformer
 from vitnla.sources.tensors import Converted
 
 TOLERANCE = 1e-4
-"""Of the largest difference over the largest value."""
+"""Tolerance of the largest absolute difference relative to the largest absolute value."""
 _IMAGES = 2
 
 
 def canonical(converted: Converted, origin: str) -> VisionTransformer:
-    """The canonical model of a conversion, in evaluation mode.
+    """Return the canonical model of a conversion, in evaluation mode.
 
     Raises:
         InputError: a weight does not have the shape that the config asks for, or is not finite.
@@ -28,7 +28,7 @@ def canonical(converted: Converted, origin: str) -> VisionTransformer:
 
 
 def weights_digest(model: VisionTransformer) -> str:
-    """sha256 of a model's config and weights, for sources that do not come from one file."""
+    """Return the sha256 of a model's config and weights, for sources that do not come from one file."""
     digest = hashlib.sha256(model.config.to_json().encode())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
@@ -64,7 +64,7 @@ def require_same_logits(model: VisionTransformer, source: nn.Module, blocks: Seq
 
 
 def _run(module: nn.Module, blocks: Sequence[nn.Module], images: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Logits, and the output of every block."""
+    """Return the logits, and the output of every block."""
     outputs: list[Tensor] = []
     hooks = [block.register_forward_hook(lambda module, inputs, output: outputs.append(output)) for block in blocks]
     try:
@@ -76,7 +76,7 @@ def _run(module: nn.Module, blocks: Sequence[nn.Module], images: Tensor) -> tupl
 
 
 def _difference(found: Tensor, wanted: Tensor) -> float:
-    """Largest difference over the largest value; infinite where the shapes differ."""
+    """Return the largest difference relative to the largest value; infinite where the shapes differ."""
     if found.shape != wanted.shape:
         return float("inf")
     largest = float(wanted.abs().max())

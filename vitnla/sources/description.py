@@ -1,4 +1,4 @@
-"""The small files beside a checkpoint's weights that make it a source model."""
+"""Description files that make a checkpoint a source model: preprocessing, labels and origin."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class Labels(Record):
 
 
 class Origin(Record):
-    """The dense model that a checkpoint was made from, and how: what its costs and answers are compared with."""
+    """The dense model that a checkpoint was made from, and the method: the reference for its costs and outputs."""
 
     source: str
     """The dense model's SPEC, as it was given."""
     source_sha256: str
     """Its `SourceModel.sha256`."""
     options: SourceOptions = NO_OPTIONS
-    """What it was loaded with."""
+    """Options it was loaded with."""
     method: str
     method_config: dict[str, Any]
     layers: tuple[LayerRow, ...]
-    """What the method did to each linear. Distillation keeps the shapes and changes the weights, so errors are from before it."""
+    """The method's row for each linear. Distillation changes the weights but not the shapes; errors are those before it."""
     distillation: Distillation | None = None
 
 

@@ -21,13 +21,13 @@ from vitnla.sources.unsupported import unsupported
 def from_module(
     module: nn.Module, *, preprocessing: Preprocessing, labels: Sequence[str] | None = None, spec: str | None = None
 ) -> SourceModel:
-    """The canonical form of a trained ViT that you hold in memory; the module itself stays as it is.
+    """Convert a trained ViT in memory to the canonical form; the module itself is not changed.
 
     Args:
         module: a `VisionTransformer` of timm, torchvision or this package.
-        preprocessing: what makes its inputs of pixels.
+        preprocessing: its preprocessing of pixels.
         labels: class names in the order of its outputs; `None` numbers them.
-        spec: what to call it in manifests; `None` is the name of its class.
+        spec: its name in manifests; `None` is the name of its class.
 
     Raises:
         InputError: a part is not supported, the preprocessing makes images of another size, or the conversion is not exact.
@@ -49,7 +49,7 @@ def from_module(
 
 
 def _convert(module: Any, name: str) -> tuple[VisionTransformer, tuple[str, ...]]:
-    """The canonical model, compared with the module, and the labels of its outputs."""
+    """Return the canonical model, checked against the module, and the labels of its outputs."""
     if isinstance(module, VisionTransformer):
         return module.eval(), numbered_labels(module.config.classes)
     library = type(module).__module__.partition(".")[0]

@@ -1,4 +1,4 @@
-"""What the adapters share that build a library's own module by its name: `NAME[@WEIGHTS]`, and importing the library."""
+"""Helpers shared by adapters that build a library's own module: parsing `NAME[@WEIGHTS]`, and importing the library."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from vitnla.common.errors import InputError, MissingDependencyError
 from vitnla.sources.state_dict import fitting_prefix, shown
 
 RANDOM = "random"
-"""The word in place of weights that asks for random ones."""
+"""The WEIGHTS value for random weights."""
 _SEED = 0
 _SHAPES_SHOWN = 2
 
 
 def import_library(name: str, spec: str) -> Any:
-    """The library, imported only now that it is asked for.
+    """Import the library on first use and return it.
 
     Raises:
         MissingDependencyError: it is not installed, or cannot be imported.
@@ -37,7 +37,7 @@ def import_library(name: str, spec: str) -> Any:
 
 
 def split_weights(rest: str, kind: str) -> tuple[str, str | None]:
-    """NAME and WEIGHTS of `NAME[@WEIGHTS]`.
+    """Return NAME and WEIGHTS of `NAME[@WEIGHTS]`.
 
     Raises:
         InputError: one of them is empty.
@@ -51,7 +51,7 @@ def split_weights(rest: str, kind: str) -> tuple[str, str | None]:
 
 @contextmanager
 def fixed_seed() -> Iterator[None]:
-    """Random weights are the same in every process, so that a model made of them can be found again."""
+    """Seed random weights, so that they are the same in every process and a model made of them can be recreated."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         yield
@@ -59,7 +59,7 @@ def fixed_seed() -> Iterator[None]:
 
 @contextmanager
 def downloading(spec: str, kind: str, name: str) -> Iterator[None]:
-    """Turn whatever a library's download raises into one clear error: its own errors, its HTTP client's, the system's.
+    """Convert any exception of a library's download into one clear error: the library's, its HTTP client's, the system's.
 
     Raises:
         InputError: something was raised.
@@ -76,7 +76,7 @@ def fill_module(module: nn.Module, tensors: dict[str, Tensor], path: Path, name:
     """Load a state_dict, all of it.
 
     Args:
-        module: what to fill.
+        module: the module to fill.
         tensors: its weights.
         path: their file, for errors.
         name: the model that was asked for, for errors.

@@ -1,4 +1,4 @@
-"""From a model SPEC, as typed on the command line, to a model."""
+"""Loading of a model by its SPEC, as given on the command line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LIBRARIES: dict[str, Callable[[str, SourceOptions], SourceModel]] = {
     "timm": load_timm,
     "torchvision": load_torchvision,
 }
-"""By the word before the colon. The libraries themselves are imported only when a model of theirs is asked for."""
+"""Loaders by the prefix before the colon. Each library is imported only when one of its models is loaded."""
 MODEL_SPECS = (
     "demo, demo-small, a folder (checkpoint, bundle, transformers', timm's), hf:FOLDER_OR_ID, timm:NAME[@WEIGHTS], timm:FOLDER or "
     "torchvision:NAME[@WEIGHTS] (WEIGHTS: a .safetensors, .pth, .pth.tar or .ckpt file, or random)"
@@ -41,7 +41,7 @@ def load_model(spec: str, options: SourceOptions = NO_OPTIONS) -> SourceModel:
     """Load a packaged model (`demo`, `demo-small`), a checkpoint or bundle folder, or a model of another library (see docs/models.md).
 
     Args:
-        spec: what to load.
+        spec: the model SPEC.
         options: what the source's files do not say, or say otherwise; docs/models.md says which goes before which.
 
     Raises:
@@ -76,10 +76,10 @@ def load_model(spec: str, options: SourceOptions = NO_OPTIONS) -> SourceModel:
 
 
 def load_dense(origin: Origin) -> SourceModel:
-    """The dense model that a checkpoint was made from.
+    """Return the dense model that a checkpoint was made from.
 
     Raises:
-        InputError: it is not where it was, or it is another one now.
+        InputError: it is no longer there, or its hash differs.
     """
     hint = f"put it back, or correct 'source' in the checkpoint's {ORIGIN}"
     try:
@@ -120,7 +120,7 @@ def _load_folder(folder: Path, spec: str, options: SourceOptions) -> SourceModel
 
 
 def _resized(model: VisionTransformer, image_size: int | None, spec: str) -> tuple[VisionTransformer, tuple[str, ...]]:
-    """The model for images of another size, positions resampled as timm does it."""
+    """Return the model for images of another size, with positions resampled as in timm."""
     config = model.config
     if image_size is None or image_size == config.image_size:
         return model, ()

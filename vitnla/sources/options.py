@@ -1,4 +1,4 @@
-"""What the user says of a source model beside its SPEC. Torch is not imported here: `onnx:FILE` works without it."""
+"""User options of a source model beside its SPEC. Torch is not imported here: `onnx:FILE` works without it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Value = bool | int | float | str | None
 
 
 class SourceOptions(Record):
-    """Options of `load_model`. They go before what the source's own files say; the shapes of its tensors go before them."""
+    """Options of `load_model`. They take precedence over the source's own files; the shapes of its tensors over them."""
 
     image_size: Annotated[int, Field(ge=1)] | None = None
     """Side of the images; positions are resampled where the weights have another. `None` keeps the weights' own."""
     model_args: dict[str, Value] = Field(default_factory=dict)
     """Arguments of the library's constructor, such as `global_pool`."""
     weights_key: str | None = None
-    """Which weights of a checkpoint that holds several, such as `state_dict`; or a prefix of their names."""
+    """Key of the weights in a checkpoint that holds several, such as `state_dict`; or a prefix of their names."""
     preprocessing: Path | None = None
     """A JSON file of our `Preprocessing`; or `mean` and `std` per channel, and `interpolation`, instead."""
     mean: tuple[float, ...] | None = None
@@ -76,7 +76,7 @@ def choose_preprocessing(
 
     Args:
         found: fields of `Preprocessing` as the source has them, of its own image size; mean and std may be missing.
-        options: what goes before them.
+        options: user options, which take precedence.
         image_size: side of the model's images. `resize_size` grows with it, so that the same share is cut out.
         channels: of the model's images.
         origin: names the source in errors.
@@ -175,7 +175,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def _typed(text: str) -> Value:
-    """Text as a bool, None, an int or a float where it is one."""
+    """Convert text to a bool, None, an int or a float where it is one."""
     plain = {"true": True, "false": False, "none": None, "null": None}
     if text.lower() in plain:
         return plain[text.lower()]

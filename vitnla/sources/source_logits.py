@@ -1,4 +1,4 @@
-"""What a source model says about the images of a split, kept on disk: exports and distillations of one source ask again."""
+"""Disk cache of a source model's logits on a split, shared by exports and distillations of one source."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def source_logits(
     source: SourceModel, data: Split, on_progress: Callable[[int, int], None] = lambda done, total: None,
     device: torch.device | None = None,
 ) -> NDArray[np.float32]:  # fmt: skip
-    """Logits [N, classes] that the fp32 torch source gives the images of a split, from the cache where they are known."""
+    """Return the fp32 torch source's logits [N, classes] on the images of a split, from the cache where present."""
     key = cache_key(_FORMAT, source.sha256, source.model.config.to_json(), source.preprocessing.to_json(), data.fingerprint())
     if (folder := find_entry(_KIND, key)) is not None:
         known: NDArray[np.float32] = np.load(folder / _FILE, allow_pickle=False)

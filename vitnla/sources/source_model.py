@@ -1,4 +1,4 @@
-"""A trained model together with what is needed to feed it and to read its answers."""
+"""A trained model together with its preprocessing and class names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vitnla.sources.options import NO_OPTIONS, SourceOptions
 
 @dataclass(frozen=True)
 class SourceModel:
-    """A canonical model, where it came from (`spec`, and `sha256` of its weights), its preprocessing and class names.
+    """A canonical model, its source (`spec`, and `sha256` of its weights), preprocessing and class names.
 
     `origin` is the dense model that it was decomposed from, where the checkpoint says so. `options` are those that it was loaded with.
     `notes` say, a line each, what was chosen or assumed because the source does not say it.

@@ -1,4 +1,4 @@
-"""Weights as training scripts keep them: beside an optimiser's state, beside their average, under wrappers' prefixes."""
+"""Extraction of weights from training checkpoints: beside optimiser state or averages, under wrappers' prefixes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from vitnla.common.errors import InputError
 
 AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "teacher")
-"""Keys of averaged weights. They go before the weights of the last step, as in timm's `load_state_dict(use_ema=True)`."""
+"""Keys of averaged weights, preferred to those of the last step, as in timm's `load_state_dict(use_ema=True)`."""
 PLAIN = ("state_dict", "model_state_dict", "model_state", "model", "module", "student", "net", "network")
 """Keys of the weights of the last step."""
 WRAPPERS = ("module.", "_orig_mod.")
@@ -21,7 +21,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors by name, and what was chosen to get at them, in words for the user."""
+    """Tensors by name, and notes for the user on the choices made to find them."""
 
     tensors: dict[str, Tensor]
     notes: tuple[str, ...] = ()
@@ -113,14 +113,14 @@ def fitting_prefix(expected: Iterable[str], found: Iterable[str]) -> str | None:
 
 
 def _candidates(loaded: object) -> list[str]:
-    """Keys of weights in a mapping, averages first."""
+    """Return the keys of weights in a mapping, averages first."""
     if not isinstance(loaded, Mapping):
         return []
     return [name for name in (*AVERAGES, *PLAIN) if isinstance(loaded.get(name), Mapping) and loaded[name]]
 
 
 def _descend(loaded: Any, path: str = "") -> tuple[Any, str]:
-    """The innermost mapping of the first candidates, and its keys joined by dots."""
+    """Return the innermost mapping under the first candidates, and its keys joined by dots."""
     if (
         isinstance(loaded, Mapping)
         and not all(isinstance(value, Tensor) for value in loaded.values())
@@ -131,7 +131,7 @@ def _descend(loaded: Any, path: str = "") -> tuple[Any, str]:
 
 
 def _entry(loaded: object, key: str) -> object:
-    """The entry of that dotted key; None where there is none."""
+    """Return the entry of that dotted key; None where there is none."""
     for part in key.rstrip(".").split("."):
         if not isinstance(loaded, Mapping) or not isinstance(loaded.get(part), Mapping):
             return None
@@ -140,7 +140,7 @@ def _entry(loaded: object, key: str) -> object:
 
 
 def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names without the prefixes of wrappers, if every tensor has them."""
+    """Strip the prefixes of wrappers from names, if every tensor has them."""
     tensors = {name: tensor for name, tensor in tensors.items() if name != "n_averaged"}  # a count of AveragedModel
     while tensors and (prefix := next((p for p in WRAPPERS if all(name.startswith(p) for name in tensors)), None)):
         tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}

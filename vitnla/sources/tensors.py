@@ -1,4 +1,4 @@
-"""What every adapter needs: tensors taken by their old names, fused and renamed to the canonical ones, none left over."""
+"""Tensor renaming for adapters: source tensors are taken by name, fused and renamed to canonical ones, none left over."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vitnla.sources.state_dict import shown
 ACTIVATIONS: Mapping[str, Activation] = {
     "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "quick_gelu": "quick_gelu", "relu": "relu",
 }  # fmt: skip
-"""By their names in transformers."""
+"""Activations by their names in transformers."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class BlockNames:
 
 
 class SourceTensors:
-    """The tensors of a source in float32; each is taken once, and `done` complains about what is left.
+    """The tensors of a source in float32; each is taken once, and `done` raises if any is left.
 
     Args:
         tensors: by their names in the source.
@@ -61,7 +61,7 @@ class SourceTensors:
         return name in self._left
 
     def take(self, name: str) -> Tensor:
-        """The tensor of that name.
+        """Take the tensor of that name.
 
         Raises:
             InputError: there is none.
@@ -76,11 +76,11 @@ class SourceTensors:
         return self._left.pop(name)
 
     def linear(self, old: str, new: str) -> dict[str, Tensor]:
-        """Weight and bias of a linear, norm or convolution under its new name; a bias that is missing is zero."""
+        """Take weight and bias of a linear, norm or convolution under its new name; a missing bias is zero."""
         return self.joined((old,), new)
 
     def joined(self, parts: Iterable[str], new: str) -> dict[str, Tensor]:
-        """Linears side by side as one; biases that are missing are zero."""
+        """Take several linears, concatenated into one; missing biases are zero."""
         weights, biases = [], []
         for part in parts:
             weights.append(self.take(f"{part}.weight"))
@@ -88,7 +88,7 @@ class SourceTensors:
         return {f"{new}.weight": torch.cat(weights), f"{new}.bias": torch.cat(biases)}
 
     def blocks(self, depth: int, names: BlockNames) -> dict[str, Tensor]:
-        """Every encoder block under its canonical names."""
+        """Take every encoder block under its canonical names."""
         tensors: dict[str, Tensor] = {}
         for index in range(depth):
             tensors |= self.joined((part.format(index) for part in names.qkv), f"blocks.{index}.attn.qkv")
@@ -106,15 +106,15 @@ class SourceTensors:
         return tensors
 
     def drop(self, *prefixes: str) -> None:
-        """Forget what only pretraining or another tower uses."""
+        """Drop tensors that only pretraining or another tower uses."""
         self._left = {name: tensor for name, tensor in self._left.items() if not name.startswith(prefixes)}
 
     def without_prefix(self, prefix: str) -> None:
-        """Call `prefix.x` just `x`, as the base model's own checkpoints do."""
+        """Rename `prefix.x` to `x`, as in the base model's own checkpoints."""
         self._left = {name.removeprefix(prefix): tensor for name, tensor in self._left.items()}
 
     def done(self) -> None:
-        """Nothing may be left.
+        """Check that no tensor is left.
 
         Raises:
             InputError: names the first tensor that is no part of the model.
@@ -125,38 +125,38 @@ class SourceTensors:
 
 
 def identity_head(width: int) -> dict[str, Tensor]:
-    """The head of a tower without a classifier: its outputs are the embedding itself."""
+    """Return an identity head for a tower without a classifier, whose output is the embedding itself."""
     return {"head.weight": torch.eye(width), "head.bias": torch.zeros(width)}
 
 
 def embedding_labels(width: int) -> tuple[str, ...]:
-    """Names of the outputs of a tower without a classifier."""
+    """Return names of the outputs of a tower without a classifier."""
     return tuple(f"feature {index}" for index in range(width))
 
 
 def numbered_labels(classes: int) -> tuple[str, ...]:
-    """Class names where the source has none."""
+    """Return numbered class names, for a source without names."""
     return tuple(f"class {index}" for index in range(classes))
 
 
 def averaged_heads(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """One head over two tokens side by side that gives the mean of a head on each (DeiT's, with pooling `cls+dist`)."""
+    """Return one head over two concatenated tokens that gives the mean of a head on each (DeiT's, with pooling `cls+dist`)."""
     weight = torch.cat([first["head.weight"], second["head.weight"]], dim=1)
     return {"head.weight": weight / 2, "head.bias": (first["head.bias"] + second["head.bias"]) / 2}
 
 
 def attention_pool(query: Tensor, kv: Mapping[str, Tensor], parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The canonical attention pool: query [dim], `kv` weight and bias, and proj, norm, fc1 and fc2 by their canonical names."""
+    """Return the canonical attention pool of query [dim], `kv` weight and bias, and proj, norm, fc1 and fc2 by canonical name."""
     return {"pool.query": query.flatten(), **kv, **parts}
 
 
 def with_prefix_positions(patches: Tensor, prefix: int) -> Tensor:
-    """Positions [patches, dim] with zeros for `prefix` tokens that have none in the source."""
+    """Prepend zeros to positions [patches, dim] for `prefix` tokens that have none in the source."""
     return torch.cat([patches.new_zeros(prefix, patches.shape[1]), patches])
 
 
 def resampled_positions(table: Tensor, prefix: int, side: int, *, antialias: bool) -> Tensor:
-    """Positions [prefix + n², dim] for side² patches: bicubic on the grid, as the libraries do; as they are where n is `side`.
+    """Resample positions [prefix + n², dim] to side² patches, bicubically as the libraries do; unchanged where n is `side`.
 
     Raises:
         InputError: the grid in the table is not square.

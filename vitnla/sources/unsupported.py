@@ -1,4 +1,4 @@
-"""What to say of a model that cannot be converted."""
+"""Errors for models that cannot be converted."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _PARTS = {
     "hiera": "attention in windows", "resnet": "convolutional blocks without attention", "davit": "attention in windows",
     "naflex": "images of variable shape", "siglip2": "images of variable shape", "vitdet": "attention in windows",
 }  # fmt: skip
-"""What stands in the way, by a part of the architecture's name."""
+"""The unsupported part, by a substring of the architecture's name."""
 
 
 def unsupported(message: str, architecture: str) -> InputError:
-    """The error for an architecture: names the part that is in the way, where it is known, and lists what works."""
+    """Return the error for an architecture: names the unsupported part, where known, and lists what is supported."""
     plain = architecture.lower().replace("_", "").replace("-", "")
     part = next((reason for name, reason in _PARTS.items() if name in plain), None)
     return InputError(f"{message} ({part})" if part else message, f"supported: {SUPPORTED}")

@@ -1,4 +1,4 @@
-"""Weights from the files that the model zoos write. Nothing is unpickled but tensors (`weights_only=True`)."""
+"""Reading of model zoos' weight files. Only tensors are unpickled (`weights_only=True`)."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def read_weights(path: Path, key: str | None = None) -> Weights:
 
 
 def _objects(path: Path) -> str:
-    """The classes in a torch file that are not tensors, by name."""
+    """Return the names of the classes in a torch file that are not tensors."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # a pickle of its own kind, which torch cannot list

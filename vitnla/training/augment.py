@@ -1,4 +1,4 @@
-"""Random changes to a batch of images, on whatever device the batch is."""
+"""Random augmentation of a batch of images, on the batch's device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vitnla.training.config import Schedule
 
 
 def augment(images: Tensor, config: Schedule, generator: torch.Generator) -> Tensor:
-    """Flip, shift and erase [B, C, H, W] images, each with its own draw; blank pixels are the image's minimum."""
+    """Flip, shift and erase images [B, C, H, W], each with its own random draw; blank pixels are the image's minimum."""
     images = images.clone()
     if config.flip:
         flipped = torch.rand(len(images), generator=generator, device=images.device) < 0.5

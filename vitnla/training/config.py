@@ -1,4 +1,4 @@
-"""The settings of a training or distillation run, and the named presets."""
+"""Settings of a training or distillation run, and the named presets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitnla.model.config import Activation, Pooling, ViTConfig
 
 
 class Schedule(Record):
-    """What every run is decided by, beside its loss: the same value on the same data gives the same run.
+    """Settings of every run, beside its loss: equal settings on the same data give the same run.
 
     Learning rates follow a cosine to one hundredth of `lr`, after a linear warm-up.
     """
@@ -33,7 +33,7 @@ class Schedule(Record):
     seed: int = 0
 
     def changed(self, values: Mapping[str, Any]) -> Self:
-        """The same settings with some replaced.
+        """Return the settings with some replaced.
 
         Raises:
             InputError: there is no such setting, or its value is out of range.
@@ -59,15 +59,15 @@ class TrainConfig(Schedule):
     token_keep: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of patch tokens that training keeps (PatchDropout, Liu et al. 2023) before the final epochs."""
     full_token_epochs: Annotated[float, Field(ge=0)] = 5
-    """The last epochs, in which every token is seen, as at inference."""
+    """Number of final epochs that use every token, as at inference."""
 
     def share(self, epoch: int) -> float:
-        """Share of the patch tokens that an epoch, counted from 0, keeps."""
+        """Return the share of the patch tokens that an epoch, counted from 0, keeps."""
         return self.token_keep if epoch < self.epochs - self.full_token_epochs else 1.0
 
 
 class DistillConfig(Schedule):
-    """Distillation, by AdamW: how long, how fast, and what the student is to imitate."""
+    """Distillation by AdamW: duration, learning rate, and the terms of the loss."""
 
     epochs: Annotated[int, Field(ge=1)] = 3
     batch_size: Annotated[int, Field(ge=2)] = 128
@@ -78,11 +78,11 @@ class DistillConfig(Schedule):
     block_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the block outputs' error beside that of the logits, which has weight 1; 0 leaves it out."""
     precision: Literal["bf16", "fp32"] = "bf16"
-    """Of matrix products; fp32 may be faster on a CPU without bf16 instructions."""
+    """Precision of matrix products; fp32 may be faster on a CPU without bf16 instructions."""
 
 
 class Preset(Record):
-    """A model shape (its image size, channels and classes come from the data) and how to train it."""
+    """A model shape (image size, channels and classes come from the data) and its training settings."""
 
     patch_size: int
     dim: int
@@ -94,14 +94,14 @@ class Preset(Record):
     train: TrainConfig = TrainConfig()
 
     def model(self, image_size: int, channels: int, classes: int) -> ViTConfig:
-        """The dense ViT of this preset for images of the given shape."""
+        """Return the dense ViT of this preset for images of the given shape."""
         return ViTConfig.uniform(
             image_size=image_size, patch_size=self.patch_size, channels=channels, classes=classes, dim=self.dim,
             depth=self.depth, heads=self.heads, mlp_ratio=self.mlp_ratio, activation=self.activation, pooling=self.pooling,
         )  # fmt: skip
 
     def with_training(self, **changes: float) -> Preset:
-        """The same preset with some training settings replaced; see `Schedule.changed`."""
+        """Return the preset with some training settings replaced; see `Schedule.changed`."""
         return self.model_copy(update={"train": self.train.changed(changes)})
 
 

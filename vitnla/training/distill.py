@@ -1,4 +1,4 @@
-"""A whole distillation: two models and a data set in, described checkpoint out, the test split touched once at the end."""
+"""A complete distillation: from two models and a data set to a described checkpoint; the test split is read once, at the end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from vitnla.training.state import check_run_folder
 
 @dataclass(frozen=True)
 class DistillResult:
-    """Where the checkpoint is and what was won; accuracies are fractions, `student_` those of the student as it was given."""
+    """The checkpoint's folder and the accuracies, as fractions; `student_` are those of the student before distillation."""
 
     folder: Path
     run: Distillation
@@ -41,7 +41,7 @@ class DistillResult:
 
 @dataclass(frozen=True)
 class Taught:
-    """A student after its training, before anything has looked at the test split; accuracies are fractions, on validation."""
+    """A student after training, before any use of the test split; accuracies are fractions, on validation."""
 
     run: Distillation
     validation_top1: float
@@ -52,7 +52,7 @@ def distill(
     teacher: SourceModel, student: SourceModel, data: Dataset, config: DistillConfig, folder: Path, progress: Progress,
     images: int | None = None,
 ) -> DistillResult:  # fmt: skip
-    """`teach`, and then read the test split once: of the student before and after, and of the teacher.
+    """Run `teach`, then evaluate the student before and after, and the teacher, on the test split, once.
 
     Args and errors are those of `teach`.
     """
@@ -71,18 +71,18 @@ def teach(
     teacher: SourceModel, student: SourceModel, data: Dataset, config: DistillConfig, folder: Path, progress: Progress,
     images: int | None = None,
 ) -> Taught:  # fmt: skip
-    """Train `student` to answer as `teacher` does, or go on where an interrupted run of the same settings in `folder` stopped.
+    """Train `student` to match the outputs of `teacher`, or resume an interrupted run of the same settings in `folder`.
 
-    No label is used, but those of the validation split, by which the epoch is chosen. `teacher` and `student` do not change.
+    No labels are used except those of the validation split, which select the epoch. `teacher` and `student` do not change.
 
     Args:
         teacher: the dense model.
-        student: what a method made of it.
-        data: weights are fitted on its train split, or where it has none on its calibration split.
-        config: how to train.
-        folder: where the checkpoint goes, with a log and the state of the run.
-        progress: told what is done.
-        images: how many of the training images to use; `None` is all.
+        student: the decomposed model.
+        data: its train split is used for training, or where it has none its calibration split.
+        config: training settings.
+        folder: the folder for the checkpoint, with a log and the state of the run.
+        progress: callbacks.
+        images: number of training images to use; `None` is all.
 
     Raises:
         InputError: the two models take other images or give other classes, the data fit neither, or as `loop.fit`.
@@ -135,7 +135,7 @@ def _fit(
 
 
 def _training_images(data: Dataset, count: int | None, progress: Progress) -> tuple[str, Split]:
-    """The images that weights may be fitted on, and their split's name. Validation and test images never are."""
+    """Return the training images and their split's name; never validation or test images."""
     split = "train" if "train" in data.splits else "calibration"
     training = data.split(split)
     if split != "train":
@@ -150,7 +150,7 @@ def _training_images(data: Dataset, count: int | None, progress: Progress) -> tu
 
 
 def _check_pair(teacher: SourceModel, student: SourceModel) -> None:
-    """Refuse two models that do not see the same images or know the same classes."""
+    """Refuse two models that take different images or have different classes."""
     hint = "choose a student that was made from this teacher"
     if student.preprocessing != teacher.preprocessing:
         raise InputError(f"student '{student.spec}' and teacher '{teacher.spec}' preprocess images differently", hint)
@@ -159,7 +159,7 @@ def _check_pair(teacher: SourceModel, student: SourceModel) -> None:
 
 
 def _top1(what: str, source: SourceModel, data: Dataset, name: str, progress: Progress) -> float:
-    """Accuracy of a model on a split; what was evaluated before is known."""
+    """Return the top-1 accuracy of a model on a split; results of earlier evaluations are cached."""
     split = data.split(name)
 
     def count(done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""What a student learns from its teacher: the logits, and where the two are alike the output of every block."""
+"""Distillation losses: the logits, and where shapes match the output of every block."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from vitnla.training.step import descend, mixed_precision
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model makes of a batch: logits [B, classes], and the output of every block, each [B, N, dim]."""
+    """Output of a model for a batch: logits [B, classes], and the output of every block, each [B, N, dim]."""
 
     logits: Tensor
     blocks: tuple[Tensor, ...]
 
 
 def answer(model: VisionTransformer, images: Tensor) -> Answer:
-    """The forward pass of images [B, C, H, W], with what lies between."""
+    """Run the forward pass on images [B, C, H, W]; return the logits and all block outputs."""
     tokens = model.embed(images)
     outputs = []
     for block in model.blocks:
@@ -36,15 +36,18 @@ def answer(model: VisionTransformer, images: Tensor) -> Answer:
 
 
 def logit_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T² KL(softmax(teacher / T) || softmax(student / T)) of logits [B, classes] (Hinton et al. 2015, section 2), mean over images."""
+    """Return T² KL(softmax(teacher / T) || softmax(student / T)), mean over images, of logits [B, classes].
+
+    Source: Hinton et al. 2015, section 2.
+    """
     wanted, given = ((logits.float() / temperature).log_softmax(-1) for logits in (teacher, student))
     return temperature**2 * F.kl_div(given, wanted, reduction="batchmean", log_target=True)
 
 
 def block_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-    """Mean over the blocks of ||s - t||² / ||t - mean t||², outputs [B, N, dim]: 0 is exact, 1 is no better than the mean token.
+    """Return the mean over blocks of ||s - t||² / ||t - mean t||², outputs [B, N, dim]: 0 is exact, 1 equals the mean token.
 
-    The division lets deep blocks, whose outputs are larger, count no more than the first ones.
+    The normalisation gives deep blocks, whose outputs are larger, the same weight as the first ones.
     """
     shares = []
     for given, wanted in zip(student, teacher, strict=True):
@@ -54,7 +57,7 @@ def block_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
 
 
 def block_difference(student: ViTConfig, teacher: ViTConfig) -> str | None:
-    """Why the block outputs of two models cannot be compared; `None` where they can."""
+    """Return the reason why the block outputs of two models cannot be compared; `None` where they can."""
     kinds = {
         "depth": (len(student.blocks), len(teacher.blocks)),
         "width": (student.dim, teacher.dim),
@@ -70,7 +73,7 @@ def block_difference(student: ViTConfig, teacher: ViTConfig) -> str | None:
 def distill_step(
     student: VisionTransformer, teacher: VisionTransformer, optimizers: list[Optimizer], images: Tensor, config: DistillConfig
 ) -> Tensor:
-    """Update the student once on a batch [B, C, H, W]; the teacher stays as it is. Returns the loss, detached."""
+    """Update the student once on a batch [B, C, H, W]; the teacher does not change. Returns the loss, detached."""
     compared = config.block_weight > 0 and block_difference(student.config, teacher.config) is None
     with mixed_precision(images.device, config.precision == "bf16"):
         with torch.no_grad():

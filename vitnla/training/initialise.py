@@ -1,4 +1,4 @@
-"""Weights to start from. A good start is worth many epochs where there is little data."""
+"""Initial weights. With little data, a good initialisation saves many epochs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from vitnla.model.vit import VisionTransformer
 
 
 def new_model(config: ViTConfig, seed: int) -> VisionTransformer:
-    """A model with mimetic attention (Trockman & Kolter 2023, eqs. 5 and 6) and sine-cosine positions.
+    """Return a model with mimetic attention (Trockman & Kolter 2023, eqs. 5 and 6) and sine-cosine positions.
 
-    W_q W_kᵀ starts near the identity, so tokens look at tokens like themselves, hence at their neighbours;
-    W_v W_o starts near minus the identity, as trained models end up. Queries and keys of each head share that start.
-    A low-rank linear starts as the best approximation of what the dense one would start as.
+    W_q W_kᵀ starts near the identity, so tokens attend to similar tokens, hence to their neighbours;
+    W_v W_o starts near minus the identity, as in trained models. Queries and keys of each head share this initialisation.
+    A low-rank linear starts as the best approximation of the dense initialisation.
     """
     generator = torch.Generator().manual_seed(seed)
     model = VisionTransformer(config)
@@ -43,7 +43,7 @@ def new_model(config: ViTConfig, seed: int) -> VisionTransformer:
 
 
 def _start_attention(attention: Attention, generator: torch.Generator) -> None:
-    """Scores near the identity, in the form that the attention has for them, and values near its negative."""
+    """Initialise scores near the identity, in the attention's own form, and values near its negative."""
     scores = attention.start_scores(lambda size: _near_identity(size, 0.7, 0.7, generator))
     outputs = _near_identity(attention.dim, 0.4, -0.4, generator)
     left, right = balanced_factors(outputs, attention.heads * attention.v_dim)
@@ -52,7 +52,7 @@ def _start_attention(attention: Attention, generator: torch.Generator) -> None:
 
 
 def sine_cosine_positions(side: int, dim: int) -> Tensor:
-    """Two-dimensional sine-cosine table [side², dim] (He et al. 2022, MAE): a quarter each of sin/cos of row and column."""
+    """Return the 2-D sine-cosine table [side², dim] (He et al. 2022, MAE): a quarter each of sin/cos of row and column."""
     frequencies = 10_000 ** -(torch.arange(dim // 4) / (dim / 4))
     row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     angles = [axis.reshape(-1, 1) * frequencies for axis in (row, column)]

@@ -1,4 +1,4 @@
-"""The training loop, whatever is trained: one epoch at a time, each resumable, the best one kept by validation accuracy."""
+"""The generic training loop: resumable after every epoch; the best epoch by validation accuracy is kept."""
 
 from __future__ import annotations
 
@@ -40,28 +40,28 @@ class EpochLog(Record):
     learning_rate: float
     tokens: int
     seconds: float
-    """Training and validation; `train_seconds` is training alone, which logs written before it was measured do not have."""
+    """Duration of training and validation; `train_seconds` is training alone, absent in older logs."""
     train_seconds: float | None = None
     device: str
 
 
 @dataclass
 class Progress:
-    """What the caller may show while training runs."""
+    """Callbacks to display progress during training."""
 
     on_step: Callable[[int, int, float], None] = lambda done, total, loss: None
     on_epoch: Callable[[EpochLog, float], None] = lambda log, remaining_s: None
     on_average: Callable[[int, VisionTransformer], None] = lambda epoch, model: None
-    """Given the moving average after each epoch, before the epoch counts as done: for measurements, not for choices."""
+    """Called with the moving average after each epoch, before the epoch is saved: for measurements, not for selection."""
     on_count: Callable[[str, int, int], None] = lambda what, done, total: None
-    """Work before and after training: what, how many images of it are done, and how many there are."""
+    """Called for work before and after training: its name, images done, and their total."""
     on_note: Callable[[str], None] = lambda text: None
-    """Something that the user should know about the run."""
+    """Called with a note about the run for the user."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained, and how one batch trains it; the loop does the rest."""
+    """A training task for the loop: settings, data size, and the callables for a step and for validation."""
 
     config: Schedule
     settings: Mapping[str, Any]
@@ -69,28 +69,28 @@ class Job:
     images: int
     """Number of training images."""
     step: Callable[[int, Tensor, torch.Generator], Tensor]
-    """Given the epoch (from 0), the batch's indices and a source of randomness: updates the weights, returns the loss."""
+    """Updates the weights for the epoch (from 0), the batch's indices and a random generator; returns the loss."""
     validate: Callable[[VisionTransformer], float]
-    """Top-1, a fraction, by which the epoch is chosen."""
+    """Returns the top-1 accuracy, a fraction, by which the epoch is selected."""
     tokens: Callable[[int], int]
-    """How many tokens of an image an epoch sees, which is also what its duration is estimated from."""
+    """Returns the number of tokens per image in an epoch, from which its duration is estimated."""
     best_top1: float = Standing().best_top1
-    """What an epoch must surpass to be kept."""
+    """Validation accuracy that an epoch must exceed to be kept."""
 
 
 def read_log(folder: Path) -> list[EpochLog]:
-    """The epochs of a run, in order; none where it has not finished one."""
+    """Return the epochs of a run, in order; empty where none is finished."""
     path = folder / LOG
     return [EpochLog.model_validate_json(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 def default_device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
+    """Return CUDA where available, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def top1_of(preprocessing: Preprocessing, split: Split, device: torch.device) -> Callable[[VisionTransformer], float]:
-    """A `Job.validate`: the share of a split's images that a model gives their label."""
+    """Return a `Job.validate` that computes a model's top-1 accuracy on a split."""
 
     def top1(model: VisionTransformer) -> float:
         logits = predict(model, preprocessing, split.images, device=device)
@@ -100,10 +100,10 @@ def top1_of(preprocessing: Preprocessing, split: Split, device: torch.device) ->
 
 
 def fit(job: Job, model: VisionTransformer, optimizers: list[Optimizer], folder: Path, progress: Progress) -> None:
-    """Train `model` in place, or go on where an interrupted run of the same settings in `folder` stopped.
+    """Train `model` in place, or resume an interrupted run of the same settings in `folder`.
 
     Writes into `folder`: `model.safetensors` and `config.json` (moving average of the best validation epoch),
-    `log.jsonl` (one line per epoch) and `state/` (what a resumed run needs).
+    `log.jsonl` (one line per epoch) and `state/` (the state for resuming).
 
     Raises:
         InputError: `folder` holds something else, or a run of other settings; the loss became NaN; it cannot be written.
@@ -142,7 +142,7 @@ def fit(job: Job, model: VisionTransformer, optimizers: list[Optimizer], folder:
 def _train_epoch(
     job: Job, model: VisionTransformer, optimizers: list[Optimizer], average: MovingAverage, epoch: int, progress: Progress
 ) -> float:
-    """One pass over the training images in a random order. Returns the mean loss."""
+    """Run one pass over the training images in a random order. Returns the mean loss."""
     # Every epoch draws from its own seed, so a resumed run sees what an uninterrupted one would have.
     device, config = next(model.parameters()).device, job.config
     generator = torch.Generator(device).manual_seed(config.seed * 100_003 + epoch)
@@ -167,7 +167,7 @@ def _train_epoch(
 
 
 def _remaining_seconds(log: list[EpochLog], job: Job) -> float:
-    """Estimate from the pace per token of the epochs so far: an epoch may see more tokens than others and take longer."""
+    """Estimate the remaining seconds from the time per token so far, since epochs may differ in tokens."""
     pace = sum(entry.seconds for entry in log) / sum(entry.tokens for entry in log)
     return pace * sum(job.tokens(epoch) for epoch in range(len(log), job.config.epochs))
 

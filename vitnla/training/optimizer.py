@@ -14,7 +14,7 @@ from vitnla.training.config import Schedule
 
 
 def make_optimizers(model: VisionTransformer, config: Schedule) -> list[Optimizer]:
-    """Muon for the hidden matrices, AdamW for everything else."""
+    """Return Muon for the hidden matrices and AdamW for all other parameters."""
     hidden = [p for p in model.blocks.parameters() if p.ndim == 2]
     chosen = {id(p) for p in hidden}
     return [
@@ -25,7 +25,7 @@ def make_optimizers(model: VisionTransformer, config: Schedule) -> list[Optimize
 
 
 def make_adamw(model: VisionTransformer, parameters: Iterable[nn.Parameter], config: Schedule) -> AdamW:
-    """AdamW for these parameters of a model; vectors and positions are not decayed."""
+    """Return AdamW for these parameters of a model; vectors and positions have no weight decay."""
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for parameter in parameters:
         groups[parameter.ndim > 1 and parameter is not model.pos_embed and parameter is not model.prefix].append(parameter)
@@ -36,7 +36,7 @@ def make_adamw(model: VisionTransformer, parameters: Iterable[nn.Parameter], con
 
 
 def learning_rate(config: Schedule, epoch: float) -> float:
-    """Linear warm-up, then a cosine to one hundredth of the peak; `epoch` counts fractions."""
+    """Return the learning rate: linear warm-up, then a cosine to one hundredth of the peak; `epoch` may be fractional."""
     if epoch < config.warmup_epochs:
         return config.lr * (epoch + 1e-3) / config.warmup_epochs
     done = (epoch - config.warmup_epochs) / max(config.epochs - config.warmup_epochs, 1e-9)
@@ -53,7 +53,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move the average towards the model's present weights."""
+        """Move the average towards the model's current weights."""
         self.steps += 1
         decay = min(self.decay, self.steps / (self.steps + 10))
         current = model.state_dict()
@@ -61,7 +61,7 @@ class MovingAverage:
 
 
 def optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor]:
-    """Every state tensor of the optimisers under a flat name, for safetensors."""
+    """Return every state tensor of the optimisers under a flat name, for safetensors."""
     flat = {}
     for which, optimizer in enumerate(optimizers):
         for parameter, state in optimizer.state_dict()["state"].items():
@@ -71,7 +71,7 @@ def optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor]:
 
 
 def restore_optimizers(optimizers: list[Optimizer], flat: dict[str, Tensor]) -> None:
-    """Undo `optimizer_tensors`: the learning rates and groups stay those of the optimisers given."""
+    """Load the output of `optimizer_tensors`; learning rates and groups of the given optimisers are unchanged."""
     for which, optimizer in enumerate(optimizers):
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in flat.items():

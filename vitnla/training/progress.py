@@ -1,4 +1,4 @@
-"""Training progress on a terminal: a bar with an estimate, and a line per epoch that also suits a log file."""
+"""Training progress on a terminal: a bar with a time estimate, and a line per epoch, also for log files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitnla.training.loop import EpochLog, Progress
 
 @contextmanager
 def console_progress(what: str = "training") -> Iterator[Progress]:
-    """Callbacks that draw on stderr while the block runs."""
+    """Yield callbacks that draw on stderr while the context is active."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),

@@ -1,4 +1,4 @@
-"""A whole training run: data set in, described checkpoint out, the test split touched once at the end."""
+"""A complete training run: from a data set to a described checkpoint; the test split is read once, at the end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vitnla.training.supervised import train
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where the checkpoint is and how good it is; accuracies are fractions."""
+    """The checkpoint's folder and its accuracies, as fractions."""
 
     folder: Path
     epochs: int
@@ -58,7 +58,7 @@ def train_on(
 
 
 def dense_setup(training: Split, classes: int, preset: Preset) -> tuple[ViTConfig, Preprocessing]:
-    """The dense ViT of a preset for these training images, and the preprocessing that suits them.
+    """Return the dense ViT of a preset for these training images, and their preprocessing.
 
     Raises:
         InputError: the images are not square, or the preset's patches do not divide them.
@@ -70,7 +70,7 @@ def dense_setup(training: Split, classes: int, preset: Preset) -> tuple[ViTConfi
 
 
 def shape_with(dense: ViTConfig, method: Method[Any], config: Record) -> ViTConfig:
-    """What a method makes of a dense model, weights apart: the model to train from scratch.
+    """Return the config that a method gives a dense model: the model to train from scratch.
 
     Raises:
         InputError: the method needs calibration, hence a trained model, or its settings do not fit this one.
@@ -85,7 +85,7 @@ def shape_with(dense: ViTConfig, method: Method[Any], config: Record) -> ViTConf
 
 
 def statistics_of(split: Split) -> Preprocessing:
-    """Preprocessing that gives the split's pixels zero mean and unit deviation per channel."""
+    """Return the preprocessing that gives the split's pixels zero mean and unit deviation per channel."""
     images = split.pixels()
     pixels = images.reshape(-1, images.shape[-1]).astype(np.float64) / 255
     mean, std = (tuple(float(round(value, 4)) for value in values) for values in (pixels.mean(0), pixels.std(0)))

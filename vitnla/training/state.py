@@ -1,4 +1,4 @@
-"""Where a run stands, on disk: everything that an interrupted one needs to go on as if it had not been."""
+"""State of a run on disk: everything needed to resume with the same result as without the interruption."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STATE = Path("state") / "state.safetensors"
 
 
 class Standing(Record):
-    """How far a run has come."""
+    """Progress of a run."""
 
     epochs_done: int = 0
     ema_steps: int = 0
@@ -29,10 +29,10 @@ class Standing(Record):
 
 
 def check_run_folder(folder: Path) -> None:
-    """Refuse, before the long work starts, a folder that holds something else than a run.
+    """Refuse a folder that holds anything but a run; called before the long work starts.
 
     Raises:
-        InputError: it does, or it is a file.
+        InputError: the folder holds something else, or is a file.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file, expected a folder to write", "choose another folder with -o")
@@ -44,7 +44,7 @@ def save_run(
     folder: Path, settings: Mapping[str, Any], standing: Standing,
     model: VisionTransformer, optimizers: list[Optimizer], average: MovingAverage,
 ) -> None:  # fmt: skip
-    """Write the weights, their average and the optimisers, with where the run stands and its settings (JSON values)."""
+    """Write the weights, their average and the optimisers, with the run's progress and its settings (JSON values)."""
     tensors = {f"model.{name}": tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     tensors |= {f"ema.{name}": tensor.cpu().contiguous() for name, tensor in average.tensors.items()}
     tensors |= optimizer_tensors(optimizers)
@@ -55,7 +55,7 @@ def save_run(
 def restore_run(
     folder: Path, settings: Mapping[str, Any], model: VisionTransformer, optimizers: list[Optimizer], average: MovingAverage
 ) -> Standing:
-    """Undo `save_run`, into the model, the optimisers and the average given.
+    """Load the output of `save_run` into the given model, optimisers and average.
 
     Raises:
         InputError: the run has other settings, or its file is damaged.
@@ -79,7 +79,7 @@ def restore_run(
 
 
 def _read_state(path: Path) -> dict[str, Any]:
-    """The JSON in the header of a safetensors file, which its library does not hand out together with the tensors."""
+    """Return the JSON in the header of a safetensors file, which its library does not return together with the tensors."""
     with path.open("rb") as stream:
         header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
     state: dict[str, Any] = json.loads(header["__metadata__"]["state"])

@@ -1,4 +1,4 @@
-"""What every training step shares: the precision that it computes in, and the update of the weights."""
+"""Shared parts of all training steps: the compute precision, and the update of the weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vitnla.model.vit import VisionTransformer
 
 @contextmanager
 def mixed_precision(device: torch.device, enabled: bool = True) -> Iterator[None]:
-    """Matrix products in bfloat16, unless not `enabled`, and the attention kernel whose backward pass is fast on this device."""
+    """Use bfloat16 matrix products if `enabled`, and the attention kernel whose backward pass is fast on this device."""
     # On a CPU the backward pass of the fused attention kernel takes several times as long as plain matmuls.
     fused = [SDPBackend.FLASH_ATTENTION] if enabled else [SDPBackend.EFFICIENT_ATTENTION]
     backends = [SDPBackend.MATH] if device.type == "cpu" else [*fused, SDPBackend.MATH]
@@ -24,7 +24,7 @@ def mixed_precision(device: torch.device, enabled: bool = True) -> Iterator[None
 
 
 def descend(loss: Tensor, model: VisionTransformer, optimizers: list[Optimizer]) -> None:
-    """One update of the weights down the gradient of `loss`, clipped to norm 1."""
+    """Update the weights once by the gradient of `loss`, clipped to norm 1."""
     torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in optimizers:

@@ -26,7 +26,7 @@ def train(
     model_config: ViTConfig, config: TrainConfig, preprocessing: Preprocessing, training: Split, validation: Split,
     folder: Path, progress: Progress | None = None, device: torch.device | None = None,
 ) -> Path:  # fmt: skip
-    """Train a ViT from scratch, or go on where an interrupted run of the same settings in `folder` stopped; see `loop.fit`.
+    """Train a ViT from scratch, or resume an interrupted run of the same settings in `folder`; see `loop.fit`.
 
     Returns:
         `folder`, a checkpoint.

@@ -1,4 +1,4 @@
-"""The few CUDA calls that a TensorRT session needs, through NVIDIA's `cuda-bindings`. They work without torch."""
+"""CUDA calls of a TensorRT session, through NVIDIA's `cuda-bindings`. They work without torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NO_GPU = "use a machine with an NVIDIA GPU and its driver"
 
 
 def has_driver() -> bool:
-    """Whether NVIDIA's driver library can be loaded."""
+    """Return whether NVIDIA's driver library can be loaded."""
     try:
         ctypes.CDLL(_DRIVER)
     except OSError:
@@ -28,7 +28,7 @@ def has_driver() -> bool:
 
 
 def cuda_availability() -> Availability:
-    """Whether there are a driver, the bindings and a GPU."""
+    """Return whether a driver, the bindings and a GPU are present."""
     if not has_driver():
         return Availability(False, "it needs an NVIDIA GPU, and no NVIDIA driver was found", _NO_GPU)
     if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
@@ -40,7 +40,7 @@ def cuda_availability() -> Availability:
 
 
 def compute_capability() -> tuple[int, int]:
-    """(major, minor) of the first GPU."""
+    """Return (major, minor) of the first GPU."""
     attribute = _cudart().cudaDeviceAttr
     major = call(_cudart().cudaDeviceGetAttribute(attribute.cudaDevAttrComputeCapabilityMajor, 0))
     minor = call(_cudart().cudaDeviceGetAttribute(attribute.cudaDevAttrComputeCapabilityMinor, 0))
@@ -48,7 +48,7 @@ def compute_capability() -> tuple[int, int]:
 
 
 def gpu_name() -> str:
-    """The product name of the first GPU."""
+    """Return the product name of the first GPU."""
     name: bytes = call(_cudart().cudaGetDeviceProperties(0)).name
     return name.decode().rstrip("\0")
 
@@ -61,7 +61,7 @@ class Stream:
         self._buffers: list[int] = []
 
     def allocate(self, size: int) -> int:
-        """Address of `size` new bytes of device memory."""
+        """Allocate `size` bytes of device memory and return the address."""
         address = int(call(_cudart().cudaMalloc(size)))
         self._buffers.append(address)
         return address
@@ -72,7 +72,7 @@ class Stream:
         call(_cudart().cudaMemcpyAsync(address, source.ctypes.data, source.nbytes, kind, self.handle))
 
     def download(self, address: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Copy a float32 array back, and wait for all that was enqueued."""
+        """Copy a float32 array back, and wait for all enqueued work."""
         host = np.empty(shape, np.float32)
         kind = _cudart().cudaMemcpyKind.cudaMemcpyDeviceToHost
         call(_cudart().cudaMemcpyAsync(host.ctypes.data, address, host.nbytes, kind, self.handle))
@@ -80,11 +80,11 @@ class Stream:
         return host
 
     def synchronise(self) -> None:
-        """Wait for all that was enqueued."""
+        """Wait for all enqueued work."""
         call(_cudart().cudaStreamSynchronize(self.handle))
 
     def elapsed_ms(self, work: Callable[[], object]) -> float:
-        """Milliseconds between two events on the stream, around what `work` enqueues on it."""
+        """Return the milliseconds between two events on the stream, around the work that `work` enqueues."""
         start, end = (call(_cudart().cudaEventCreate()) for _ in range(2))
         try:
             call(_cudart().cudaEventRecord(start, self.handle))
@@ -105,7 +105,7 @@ class Stream:
 
 
 def call(result: tuple[Any, ...]) -> Any:
-    """The value of a `cuda-bindings` result, which is (error, value) or (error,).
+    """Return the value of a `cuda-bindings` result, which is (error, value) or (error,).
 
     Raises:
         MissingDependencyError: the call failed, for example for want of device memory.

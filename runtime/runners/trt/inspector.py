@@ -1,4 +1,4 @@
-"""What became of a network inside an engine, by TensorRT's engine inspector. It inspects a loaded engine, so it needs a GPU."""
+"""Layers of a compiled engine, by TensorRT's engine inspector. It inspects a loaded engine, so it needs a GPU."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from runtime.bundle.engines import LayerReport
 
 _NAMES, _ATTENTION = ("Name", "LayerType", "TacticName"), "mha"
-"""In the names of the library's kernels for multi-head attention, such as `_gemm_mha_v2`."""
+"""JSON keys, and the substring of the names of multi-head attention kernels, such as `_gemm_mha_v2`."""
 
 
 def layer_report(library: Any, engine: Any) -> LayerReport | None:
-    """Inspect a loaded engine that was compiled with detailed verbosity; `None` where the inspector has nothing to say."""
+    """Inspect a loaded engine that was compiled with detailed verbosity; `None` where the inspector reports nothing."""
     text = engine.create_engine_inspector().get_engine_information(library.LayerInformationFormat.JSON)
     return read_layers(text)
 
@@ -21,7 +21,7 @@ def layer_report(library: Any, engine: Any) -> LayerReport | None:
 def read_layers(text: str) -> LayerReport | None:
     """Count layers, fused attentions and formats in the inspector's JSON; `None` for text that lists no layers.
 
-    An engine of little verbosity lists names alone, and no formats.
+    An engine of low verbosity lists names only, without formats.
     """
     try:
         layers = json.loads(text)["Layers"]

@@ -1,4 +1,4 @@
-"""The two TensorRT libraries, which share one Python API: the one place that knows where they differ."""
+"""The two TensorRT libraries, which share one Python API, and their differences."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Flavor:
 
     Args:
         name: of the runtime, in options, engine files and tables.
-        module: what to import.
+        module: the module to import.
         title: its name in messages.
         extra: the extra of vitdeploy that installs it.
-        builds_without_gpu: whether it compiles for a GPU that is not there.
-        times_kernels: whether it chooses kernels by timing them, so that it knows optimisation levels and a timing cache; one
-            that does not has no engines for later versions either.
+        builds_without_gpu: true if it compiles for a GPU that is not present.
+        times_kernels: true if it chooses kernels by timing them, so that it has optimisation levels and a timing cache; one
+            that does not has no version-compatible engines either.
     """
 
     name: Library
@@ -35,7 +35,7 @@ class Flavor:
 
     @property
     def installed(self) -> bool:
-        """Whether it can be imported; nothing is."""
+        """Return whether it can be imported, without importing it."""
         return importlib.util.find_spec(self.module) is not None
 
     def library(self) -> Any:
@@ -43,11 +43,11 @@ class Flavor:
         return importlib.import_module(self.module)
 
     def can_build(self) -> Availability:
-        """Whether engines can be compiled here."""
+        """Return whether engines can be compiled here."""
         return self._needs(gpu=not self.builds_without_gpu)
 
     def can_run(self) -> Availability:
-        """Whether engines can be run here."""
+        """Return whether engines can be run here."""
         return self._needs(gpu=True)
 
     def _needs(self, *, gpu: bool) -> Availability:
@@ -66,12 +66,12 @@ FLAVORS = {flavor.name: flavor for flavor in (TENSORRT, RTX)}
 
 
 def engine_flavor(runtime: str) -> Flavor:
-    """The library of a runtime: `trt` is TensorRT where it is installed, else TensorRT for RTX; `trt-rtx` is always that."""
+    """Return the library of a runtime: `trt` is TensorRT if installed, else TensorRT for RTX; `trt-rtx` is always the latter."""
     return RTX if runtime == RTX.name or (RTX.installed and not TENSORRT.installed) else TENSORRT
 
 
 def error_log(library: Any) -> tuple[Any, list[str]]:
-    """A logger for a TensorRT library, and the list in which it collects errors; all else it drops."""
+    """Return a logger for a TensorRT library, and the list in which it collects errors; other messages are dropped."""
     errors: list[str] = []
 
     class Log(library.ILogger):  # type: ignore[misc]

@@ -33,11 +33,11 @@ class TrtRunner:
 
     @property
     def flavor(self) -> Flavor:
-        """The library that would be used."""
+        """Library that would be used."""
         return engine_flavor(self.name)
 
     def availability(self) -> Availability:
-        """Whether a library, a driver and a GPU are there; if not, what TensorRT itself would need."""
+        """Return whether a library, a driver and a GPU are present; if not, with TensorRT's own requirements."""
         found = self.flavor.can_run()
         return found if found.ok else TENSORRT.can_run()
 
@@ -73,19 +73,19 @@ class TrtRtxRunner(TrtRunner):
     traits = replace(_TRAITS, packages=("tensorrt-rtx-cu13",), extra="rtx")
 
     def availability(self) -> Availability:
-        """Whether TensorRT for RTX, a driver and a GPU are there."""
+        """Return whether TensorRT for RTX, a driver and a GPU are present."""
         return RTX.can_run()
 
 
 def find_engine(
     bundle: Bundle, flavor: Flavor, capability: tuple[int, int], batch: int, precision: EnginePrecision | None = None
 ) -> EngineRecord:
-    """The engine for a library, a GPU, a batch size and, if it matters, a precision.
+    """Return the engine for a library, a GPU, a batch size and, optionally, a precision.
 
-    Of several precisions it is else the bundle's own, and an engine for this very GPU goes before a portable one.
+    Without a precision, the bundle's own is preferred, and an engine for this exact GPU is preferred to a portable one.
 
     Raises:
-        MissingDependencyError: there is none; names those there are and how to make one.
+        MissingDependencyError: there is none; names the existing ones and how to make one.
     """
     records = bundle.engine_records()
     fitting = [
@@ -112,7 +112,7 @@ def find_engine(
 
 
 def why_not(library: Any, flavor: Flavor, record: EngineRecord, capability: tuple[int, int], errors: list[str]) -> str:
-    """The likeliest reason why an engine was refused: its version, its GPU, or what the library itself said."""
+    """Return the likeliest reason why an engine was refused: its version, its GPU, or the library's own message."""
     here = f"SM{capability[0]}{capability[1]}"
     if record.library_version != library.__version__ and not record.version_compatible:
         return f"it was built by {flavor.title} {record.library_version}, and here is {library.__version__}"
@@ -166,7 +166,7 @@ class TrtSession(Session):
         self.stream.upload(np.ascontiguousarray(images), self._images)
 
     def enqueue(self) -> None:
-        """Enqueue one inference on what `place` left on the device.
+        """Enqueue one inference on the batch that `place` copied to the device.
 
         Raises:
             MissingDependencyError: the library refused it.
@@ -176,7 +176,7 @@ class TrtSession(Session):
             raise MissingDependencyError(f"{self.runner}: the engine could not be enqueued", hint)
 
     def facts(self) -> dict[str, Any]:
-        """The library, the engine, what its layers became, and its memory."""
+        """Return facts on the library, the engine, its layers and its memory."""
         fusion = layer_report(self._library, self._engine)
         return {
             "version": self._library.__version__,

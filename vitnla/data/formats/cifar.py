@@ -43,7 +43,7 @@ def load_cifar100(folder: Path) -> Dataset:
 
 
 def _place(folder: Path, inside: str, probe: str, archive: str) -> Path:
-    """Where the binary files are; `probe` is one of them without its ending, as the python version calls it."""
+    """Return the folder of the binary files; `probe` is one file name without suffix, as in the python version."""
     places = (folder, folder / inside)
     for place in places:
         if (place / f"{probe}.bin").is_file():
@@ -57,7 +57,7 @@ def _place(folder: Path, inside: str, probe: str, archive: str) -> Path:
 
 
 def _read(paths: Sequence[Path], label_bytes: int, classes: int) -> Split:
-    """The records of all files; the label is the last of a record's label bytes (CIFAR-100 has the coarse one first)."""
+    """Read the records of all files; the label is the last of a record's label bytes (CIFAR-100 has the coarse one first)."""
     size = label_bytes + _PIXELS
     parts = []
     for path in paths:

@@ -1,4 +1,4 @@
-"""Image files whose class is the folder that they lie in: listing them, and the data SPEC `folder`."""
+"""Image files in one folder per class: listing them, and the data SPEC `folder`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from vitnla.data.image_files import ImageFiles, find_images, image_suffixes, ski
 from vitnla.data.splits import assemble, assemble_whole
 
 _HELD_OUT = ("test", "val", "valid", "validation")
-"""Names of the folder that accuracy is measured on, in the order in which they are looked for."""
+"""Names of the folder of the test split, in search order."""
 _SPLITS = frozenset({"train", "training", "testing", *_HELD_OUT})
 
 
 def class_names(folder: Path) -> list[str]:
-    """Names of the folders in `folder`, sorted, as numbers where all are numbers; hidden ones do not count."""
+    """Return the names of the folders in `folder`, sorted, numerically where all are numbers; hidden ones are skipped."""
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     return sorted(names, key=int) if all(name.isdecimal() for name in names) else names
 
 
 def class_images(root: Path, below: str, classes: Sequence[str]) -> Split:
-    """The images of `root/below/CLASS/`, and of folders in it, for each class: class by class, by path within a class.
+    """Return the images of `root/below/CLASS/`, recursively, for each class: class by class, by path within a class.
 
     Args:
         root: folder of the data set.
@@ -64,7 +64,7 @@ def class_images(root: Path, below: str, classes: Sequence[str]) -> Split:
 
 
 def load_folder(folder: Path) -> Dataset:
-    """`train/CLASS/` and `test/CLASS/`, or `CLASS/` alone, of which a fifth of the images, always the same, is for testing.
+    """Load `train/CLASS/` and `test/CLASS/`, or `CLASS/` alone, of which a fixed fifth of the images is for testing.
 
     Where there is no `test`, `val` (or `valid`, `validation`) is the test split, and validation images are training images that
     are held out, as everywhere. Class folders named by synset ids get their names from `LOC_synset_mapping.txt`, if it lies
@@ -90,7 +90,7 @@ def load_folder(folder: Path) -> Dataset:
 
 
 def _refuse_splits(folder: Path, classes: Sequence[str]) -> None:
-    """Refuse folders of splits where folders of classes are expected."""
+    """Refuse split folders where class folders are expected."""
     for name in classes:
         if name.lower() in _SPLITS and class_names(folder / name):
             found = f"{folder}: expected a folder for each class, or 'train' and 'test', got '{name}' with folders in it"

@@ -1,4 +1,4 @@
-"""Food-101 (Bossard et al. 2014): `images/CLASS/ID.jpg`, and lists of what is for training and what for testing."""
+"""Food-101 (Bossard et al. 2014): `images/CLASS/ID.jpg`, and lists of training and test images."""
 
 from __future__ import annotations
 

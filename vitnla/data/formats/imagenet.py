@@ -20,7 +20,7 @@ _KAGGLE = "ILSVRC/Data/CLS-LOC"
 
 
 def load_imagenet(folder: Path) -> Dataset:
-    """`train/WNID/` and `val/WNID/`, in `folder` or in its `ILSVRC/Data/CLS-LOC`; images stay on disk.
+    """Load `train/WNID/` and `val/WNID/`, in `folder` or in its `ILSVRC/Data/CLS-LOC`; images stay on disk.
 
     The published test images have no labels, so `val` is the test split here. `LOC_synset_mapping.txt` names the classes and
     sets their order; without it they are the sorted folders. A flat `val` needs `LOC_val_solution.csv`. Where `train` is
@@ -42,7 +42,7 @@ def load_imagenet(folder: Path) -> Dataset:
 
 
 def _classes(folder: Path, listed: str) -> tuple[list[str], tuple[str, ...]]:
-    """The wnids in the order of the labels, and what people call them: the first synonym."""
+    """Return the wnids in the order of the labels, and their names: the first synonym."""
     if (folder / SYNSETS).is_file():
         lines = [line.partition(" ") for line in read_lines(folder / SYNSETS, "WNID and names")]
         return [wnid for wnid, _, _ in lines], tuple(names.partition(",")[0] or wnid for wnid, _, names in lines)
@@ -51,7 +51,7 @@ def _classes(folder: Path, listed: str) -> tuple[list[str], tuple[str, ...]]:
 
 
 def _flat(root: Path, below: str, wnids: Sequence[str]) -> Split:
-    """`val/ILSVRC2012_val_00000001.JPEG` and so on, with the classes from the list that came with them."""
+    """Load the flat `val/ILSVRC2012_val_00000001.JPEG` etc., with classes from the accompanying list."""
     if not (root / SOLUTION).is_file():
         hint = f"add {SOLUTION}, or sort the images into folders by class"
         raise InputError(f"{root / below} has no folders of classes, and {root} no {SOLUTION}", hint)

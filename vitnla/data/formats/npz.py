@@ -1,4 +1,4 @@
-"""Any images at all, as one NumPy archive."""
+"""Images of any kind, as one NumPy archive."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HINT = "write it with numpy.savez(FILE, images=..., labels=..., splits=...)"
 def load_npz(path: Path) -> Dataset:
     """Read `images` uint8 [N, H, W] or [N, H, W, C], whole `labels` [N] from 0, and `splits` [N] of "train" and "test".
 
-    Without `splits` a fifth of the images, always the same, is for testing. Classes are called by their numbers.
+    Without `splits` a fixed fifth of the images is for testing. Classes are named by their numbers.
 
     Raises:
         InputError: the file is no archive or is damaged, or an array is missing, pickled, or of another shape or type.

@@ -14,7 +14,7 @@ from vitnla.data.splits import assemble
 
 LABELS = tuple("0123456789")
 _UNREADABLE = (OSError, EOFError, ValueError, TypeError, IndexError, NotImplementedError, zlib.error, struct.error)
-"""What loadmat raises, beside its own error, for a file that ends early: it depends on where that is."""
+"""Exceptions of loadmat, beside its own error, for a truncated file; which one depends on the position."""
 
 
 def load_svhn(folder: Path) -> Dataset:

@@ -1,4 +1,4 @@
-"""WordNet synset ids, which ImageNet names its class folders by, and the file that says what they mean."""
+"""WordNet synset ids, the names of ImageNet's class folders, and the file that maps them to synonyms."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _ID = re.compile(r"n\d{8}")
 
 
 def is_synset(name: str) -> bool:
-    """Whether a name is an id such as `n01440764`."""
+    """Return whether a name is an id such as `n01440764`."""
     return _ID.fullmatch(name) is not None
 
 
 def parse_synset(line: str) -> tuple[str, str]:
-    """The id and the synonyms of a line; both empty where it does not begin with an id."""
+    """Return the id and the synonyms of a line; both empty where it does not begin with an id."""
     name, _, synonyms = line.strip().partition(" ")
     return (name, synonyms.strip()) if is_synset(name) else ("", "")
 
 
 def synset_names(folder: Path, classes: Sequence[str]) -> tuple[str, ...]:
-    """The synonyms of class folders named by ids, where `folder` holds the mapping file; other names stay as they are.
+    """Return the synonyms of class folders named by ids, where `folder` holds the mapping file; other names are unchanged.
 
     Raises:
         InputError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""Lists of names in text files, as data sets bring them."""
+"""Lists of names in data sets' text files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vitnla.common.errors import InputError
 
 
 def read_lines(path: Path, holds: str) -> list[str]:
-    """The lines of a UTF-8 text file that are not blank, without the blanks at their ends.
+    """Return the non-blank lines of a UTF-8 text file, stripped.
 
     Args:
         path: the file.

@@ -1,1 +1,1 @@
-"""What the array API does not have: gradients through a projector, its form in an exported graph, and a Tucker decomposition."""
+"""Torch code beyond the array API: gradients through a projector, its form in an exported graph, a Tucker decomposition."""

@@ -1,4 +1,4 @@
-"""All decompositions that pay, chosen layer by layer under one budget by what they do to the whole model's predictions."""
+"""Per-layer choice among decompositions under one budget, by their measured effect on the model's predictions."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from vitnla.model.vit import VisionTransformer
 
 
 def apply(model: VisionTransformer, statistics: Statistics | None, config: AutoConfig) -> Decomposition:
-    """Narrower heads (`pca`), narrower MLPs (`cholesky`), low-rank linears (`svd`) or none of these, for every block.
+    """Choose narrower heads (`pca`), a narrower MLP (`cholesky`), low-rank linears (`svd`) or no change for every block.
 
-    How the loss of a part grows as it is cut is known from the moments, up to a factor: that of the divergence that this very
-    cut causes in the predictions of the whole model, measured at half its cost on a few calibration images (see `Probe`). The
-    least total loss within the budget, of MACs or of predicted time, is then a multiple-choice knapsack over the attentions and
+    The moments give a part's loss as a function of its size, up to a factor. The factor is fitted to the KL divergence that a
+    cut to half the part's cost causes in the model's predictions, measured on a few calibration images (see `Probe`). The
+    least total loss within the budget of MACs or predicted time is a multiple-choice knapsack over the attentions and
     MLPs of all blocks.
 
-    The errors in the rows are those of each cut by itself, before the fit.
+    The errors in the rows are measured per cut, before the refit.
 
     Raises:
         InputError: there are no calibration images, the model is decomposed already, or the target cannot be attained.
@@ -54,7 +54,7 @@ def apply(model: VisionTransformer, statistics: Statistics | None, config: AutoC
 
 
 def _parts(model: VisionTransformer, curves: Sequence[BlockCurves], tokens: Tensor, multiple: int) -> list[list[Candidate]]:
-    """What can be done with the attention and with the MLP of every block, one after the other (see `_block_parts`)."""
+    """Return the candidates for the attention and the MLP of every block, in model order (see `_block_parts`)."""
     probe = Probe(model, tokens)
     return [part for block, curve in enumerate(curves) for part in _block_parts(model, block, curve, probe, multiple)]
 
@@ -62,7 +62,7 @@ def _parts(model: VisionTransformer, curves: Sequence[BlockCurves], tokens: Tens
 def _block_parts(
     model: VisionTransformer, block: int, curves: BlockCurves, probe: Probe, multiple: int
 ) -> tuple[list[Candidate], list[Candidate]]:
-    """What can be done with a block's attention, and with its MLP: costs in MACs, losses in nats of divergence."""
+    """Return the candidates for a block's attention and for its MLP: costs in MACs, losses in nats of KL divergence."""
 
     def measured(name: str) -> list[Candidate]:
         candidates = curves.candidates(name, multiple)
@@ -78,7 +78,7 @@ def _block_parts(
 
 
 def _timed(parts: Sequence[Sequence[Candidate]], shape: ViTConfig, latency: LatencyModel) -> list[list[Candidate]]:
-    """The attention and the MLP of every block with costs in nanoseconds."""
+    """Return the candidates of every attention and MLP with costs in nanoseconds."""
 
     def nanoseconds(index: int, candidate: Candidate) -> int:
         block = shape.blocks[index // 2].resized(candidate.sizes)
@@ -89,7 +89,7 @@ def _timed(parts: Sequence[Sequence[Candidate]], shape: ViTConfig, latency: Late
 
 
 def _choose(parts: Sequence[Sequence[Candidate]], config: AutoConfig) -> list[Candidate]:
-    """The least total loss that the target allows."""
+    """Return the candidates of least total loss within the target."""
     target = config.target_macs if config.target_latency is None else config.target_latency
     assert target is not None  # for the type checker: the config fills it in
     uncut = sum(next(candidate.cost for candidate in part if not candidate.sizes) for part in parts)

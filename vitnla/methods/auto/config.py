@@ -16,24 +16,24 @@ DEFAULT_TARGET = 0.55
 
 
 class AutoConfig(Record):
-    """How far to cut, by `target_macs` (0.55 where neither is given) or `target_latency`, and how carefully to choose."""
+    """Budget, as `target_macs` (0.55 where neither is given) or `target_latency`, and the effort of the search."""
 
     target_macs: Annotated[float, Field(gt=0, le=1)] | None = None
-    """MACs of the encoder's linears to keep."""
+    """Share of the MACs of the encoder's linears to keep."""
     target_latency: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Predicted time of the encoder's linears, attentions and activations to keep; norms and residuals are not in it."""
+    """Share to keep of the predicted time of the encoder's linears, attentions and activations; norms and residuals excluded."""
     latency_model: LatencyModel | None = None
-    """What predicts it; `vitdeploy export` measures it where none is given."""
+    """Model that predicts the time; `vitdeploy export` measures one where none is given."""
     width_multiple: Annotated[int, Field(ge=1)] = 8
     """Ranks and widths of heads are multiples of this, and those of MLPs of four times this, which GEMM kernels run best at."""
     probe_images: Annotated[int, Field(ge=1)] = 64
-    """Calibration images on which every kind of cut is tried on every block."""
+    """Calibration images used to measure every kind of cut on every block."""
     refit: bool = True
-    """Whether the last linear of every branch is fitted anew on the compressed model (see `refit`)."""
+    """True to refit the last linear of every branch on the compressed model (see `refit`)."""
     refit_images: Annotated[int, Field(ge=1)] | None = None
-    """Calibration images of that fit, at most; all of them where None. Twice as many take twice as long, and lose less."""
+    """Maximum number of calibration images for the refit; None is all. Time is proportional; more images lose less."""
     damping: Annotated[float, Field(gt=0)] = DAMPING
-    """Of that fit."""
+    """Damping of the refit, see `vitnla.methods.parts.refit.DAMPING`."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""Narrower MLPs: pivoted Cholesky chooses the hidden units to keep, and fc2 is fitted anew for those.
+"""Narrower MLPs: pivoted Cholesky selects the hidden units to keep, and fc2 is refitted for them.
 
 With C the covariance of fc2's input x, D the norms of fc2's columns, and S the first pivots of D C D (Higham 1990):
 

@@ -1,4 +1,4 @@
-"""The settings of `cholesky`, and the widths that they give the MLPs of a torch model or of an ONNX graph."""
+"""Settings of `cholesky`, and the choice of MLP widths for a torch model or an ONNX graph."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFAULT_TARGET_MACS = 0.7
 
 
 class CholeskyConfig(Record):
-    """How many hidden units to keep: `keep` of every block, or what `target_macs` allows (0.7 where neither is given).
+    """Hidden units to keep: the share `keep` in every block, or as many as `target_macs` allows (0.7 where neither is given).
 
     `target_macs` is the share of the MACs of all encoder linears, of which the MLPs are usually two thirds.
     """
@@ -28,11 +28,11 @@ class CholeskyConfig(Record):
     keep: float | None = None
     target_macs: float | None = None
     allocation: Allocation = "uniform"
-    """How `target_macs` becomes widths: alike in all blocks, or where a first-order estimate says that they lose least."""
+    """Distribution of `target_macs` over blocks: uniform, or by the least loss of a first-order estimate."""
     width_multiple: int = Field(default=8, ge=1)
-    """Widths are multiples of this, which GEMM kernels run best at."""
+    """Widths are multiples of this, for fast GEMM kernels."""
     damping: float = Field(default=DAMPING, gt=0)
-    """Lambda, relative to the mean variance of the units kept."""
+    """Ridge lambda, relative to the mean variance of the units kept."""
 
     @model_validator(mode="before")
     @classmethod

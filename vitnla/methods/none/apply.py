@@ -1,4 +1,4 @@
-"""The baseline: the model as it was trained."""
+"""The dense baseline: the model unchanged."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from vitnla.model.vit import VisionTransformer
 
 
 def apply(model: VisionTransformer, statistics: Statistics | None, config: NoneConfig) -> Decomposition:
-    """A copy of the model."""
+    """Return a copy of the model."""
     rows = tuple(layer_row(model.config, block, name) for block, name in model.linear_names())
     return Decomposition(copy.deepcopy(model), rows)

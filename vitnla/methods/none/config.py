@@ -1,4 +1,4 @@
-"""The settings of the baseline."""
+"""Settings of the baseline."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ NONE = "none"
 
 
 class NoneConfig(Record):
-    """Nothing to choose."""
+    """No settings."""

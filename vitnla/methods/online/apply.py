@@ -1,7 +1,7 @@
-"""The slide deck's rows: a model whose blocks decompose activations at every step (see `vitnla.model.layers.deck`).
+"""The slide deck's methods: models whose blocks decompose activations in every forward pass (see `vitnla.model.layers.deck`).
 
-The blocks without parameters of their own take over a trained model's weights. Where they replace Q K^T by X X^T, W_q and W_k
-are left out, so a model has to be trained with them: `vitdeploy train --method NAME`.
+Blocks without parameters of their own reuse a trained model's weights. Where they replace Q K^T by X X^T, W_q and W_k
+are dropped, so a model has to be trained with such blocks: `vitdeploy train --method NAME`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vitnla.model.vit import VisionTransformer
 
 
 def apply_cholesky(model: VisionTransformer, statistics: Statistics | None, config: CholeskyOnlineConfig) -> Decomposition:
-    """Every block also factors A = x x^T + epsilon I; logits are unchanged.
+    """Factor A = x x^T + epsilon I in every block as well; logits are unchanged.
 
     Raises:
         InputError: a block has an online decomposition already.
@@ -37,7 +37,7 @@ def apply_cholesky(model: VisionTransformer, statistics: Statistics | None, conf
 
 
 def apply_svd(model: VisionTransformer, statistics: Statistics | None, config: TruncationConfig) -> Decomposition:
-    """Every block truncates its attention output.
+    """Truncate the attention output of every block.
 
     Raises:
         InputError: `rank` is above the full rank, the lesser of tokens and dim, or a block has an online decomposition already.
@@ -46,7 +46,7 @@ def apply_svd(model: VisionTransformer, statistics: Statistics | None, config: T
 
 
 def apply_pca(model: VisionTransformer, statistics: Statistics | None, config: TruncationConfig) -> Decomposition:
-    """Scores become the PCA of x x^T of each image; W_q and W_k go.
+    """Replace the scores by a PCA of x x^T per image; W_q and W_k are dropped.
 
     Raises:
         InputError: `rank` is above the number of tokens, or the attention is not the standard one.
@@ -55,12 +55,12 @@ def apply_pca(model: VisionTransformer, statistics: Statistics | None, config: T
 
 
 def apply_tensor(model: VisionTransformer, statistics: Statistics | None, config: TruncationConfig) -> Decomposition:
-    """Scores become the truncated SVD of all x x^T of a batch; W_q and W_k go. Raises as `apply_pca`."""
+    """Replace the scores by a truncated SVD of all x x^T of a batch; W_q and W_k are dropped. Raises as `apply_pca`."""
     return _gram_attention(model, Truncation(kind="tensor", rank=_rank(config, model.config.tokens)))
 
 
 def apply_svd_full(model: VisionTransformer, statistics: Statistics | None, config: SvdFullConfig) -> Decomposition:
-    """Every linear as Y = X V S U^T + b with all its singular values: exact, and more work than Y = X W^T + b.
+    """Compute every linear as Y = X V S U^T + b with all singular values: exact, and more work than Y = X W^T + b.
 
     Raises:
         InputError: the model is decomposed already, or a weight is not finite.
@@ -73,9 +73,9 @@ def apply_svd_full(model: VisionTransformer, statistics: Statistics | None, conf
 def apply_cholesky_symmetric(
     model: VisionTransformer, statistics: Statistics | None, config: CholeskySymmetricConfig
 ) -> Decomposition:
-    """Project each head's W_q^T W_k on what X_h L L^T X_h^T can say: the PSD matrix nearest to its block of the head's channels.
+    """Project each head's W_q^T W_k onto the form X_h L L^T X_h^T: the PSD matrix nearest to its block of the head's channels.
 
-    That loses nearly everything a trained model has learned; it is meant as a start for training.
+    This loses nearly all of a trained model's accuracy; it is an initialisation for training.
 
     Raises:
         InputError: the attention is not the standard one, or its heads do not split the channels evenly.
@@ -101,7 +101,7 @@ def apply_cholesky_symmetric(
 
 
 def _with_online(model: VisionTransformer, online: Online) -> Decomposition:
-    """All weights stay, and every block gets `online`."""
+    """Return the model with `online` in every block and all weights unchanged."""
     for index, block in enumerate(model.config.blocks):
         if block.online is not None:
             hint = "apply it to a model without one"
@@ -110,7 +110,7 @@ def _with_online(model: VisionTransformer, online: Online) -> Decomposition:
 
 
 def _gram_attention(model: VisionTransformer, online: Truncation) -> Decomposition:
-    """Scores from X X^T. The rows' error is that of I / sqrt(dim) for W_q^T W_k / sqrt(d_k), before any truncation."""
+    """Take scores from X X^T. The rows' error is that of I / sqrt(dim) for W_q^T W_k / sqrt(d_k), before any truncation."""
     changes, errors = {}, []
     for index, block in enumerate(model.config.blocks):
         heads = standard_heads(model, index)
@@ -121,12 +121,12 @@ def _gram_attention(model: VisionTransformer, online: Truncation) -> Decompositi
 
 
 def _distance(found: Tensor, wanted: Tensor) -> float:
-    """Relative Frobenius error over all heads."""
+    """Return the relative Frobenius error over all heads."""
     return float((found - wanted).norm() / wanted.norm().clamp(min=sys.float_info.min))
 
 
 def _decomposition(model: VisionTransformer, score_errors: list[float] | None = None) -> Decomposition:
-    """Rows of linears that stayed exact, except that `qkv` carries the error of its scores where they were replaced."""
+    """Return the model with rows of error 0, except that `qkv` has the error of its scores where they were replaced."""
     rows = {key: layer_row(model.config, *key) for key in model.linear_names()}
     for block, error in enumerate(score_errors or ()):
         rows[block, "qkv"] = layer_row(model.config, block, "qkv", error, max(0.0, 1 - error**2))

@@ -8,21 +8,21 @@ from vitnla.common.schema import Record
 
 
 class CholeskyOnlineConfig(Record):
-    """How much of the mean diagonal is added to x x^T before it is factored."""
+    """Settings of `cholesky-online`: the ridge added to x x^T before it is factored, relative to its mean diagonal."""
 
     epsilon: float = Field(default=1e-3, gt=0)
 
 
 class TruncationConfig(Record):
-    """How far the activation is truncated."""
+    """Settings of the methods that truncate an activation."""
 
     rank: int | None = Field(default=None, ge=1)
-    """`None` is half of the full rank, rounded up."""
+    """Rank of the truncation; `None` is half of the full rank, rounded up."""
 
 
 class SvdFullConfig(Record):
-    """Nothing to choose: every singular value is kept."""
+    """No settings: every singular value is kept."""
 
 
 class CholeskySymmetricConfig(Record):
-    """Nothing to choose: the head's width stays."""
+    """No settings: the head's width is unchanged."""

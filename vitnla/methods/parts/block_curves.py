@@ -1,4 +1,4 @@
-"""One block at every size of everything that can be cut in it, from the moments alone."""
+"""Costs and losses of one block at every size of its parts, from the moments alone."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ WIDTHS = ("qk_dim", "v_dim", "mlp_dim")
 
 @dataclass(frozen=True, eq=False)
 class BlockCurves:
-    """What `pca`, `cholesky` and `svd` would do to one block.
+    """Results of `pca`, `cholesky` and `svd` on one block.
 
     Args:
-        config: the block as it is; `dim` the width of the residual stream, `tokens` its length.
+        config: the block before any change; `dim` the width of the residual stream, `tokens` its length.
     """
 
     config: BlockConfig
@@ -53,7 +53,7 @@ class BlockCurves:
         return cls(config.blocks[block], config.dim, config.tokens, attention, mlp, low_rank)
 
     def candidates(self, name: str, multiple: int) -> list[Candidate]:
-        """Every size of one part, in multiples of `multiple` (four times that for the MLP), the uncut part last.
+        """Return every size of one part, in multiples of `multiple` (four times that for the MLP), the uncut part last.
 
         `name` is one of `WIDTHS`, whose linears run narrower, or a linear, which becomes two.
         """
@@ -62,7 +62,7 @@ class BlockCurves:
         return list(self._ranks(name, multiple))  # type: ignore[arg-type]
 
     def at(self, sizes: Mapping[str, int]) -> Narrowed:
-        """The block with the parts that `sizes` names cut to these widths and ranks."""
+        """Return the block with the parts named in `sizes` cut to these widths and ranks."""
         config = self.config
         attention = self.attention.at(sizes.get("qk_dim", config.qk_dim), sizes.get("v_dim", config.v_dim))
         made = attention | self.mlp.at(sizes.get("mlp_dim", config.mlp_dim))

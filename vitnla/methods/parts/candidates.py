@@ -1,4 +1,4 @@
-"""Ways to make a part of a model smaller, each with its cost and its loss."""
+"""Candidate reductions of a part of a model, each with its cost and loss."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Candidate:
 
     Args:
         cost: MACs per image of the part's linears, or nanoseconds.
-        loss: what it does to the predictions, in a unit that all candidates share.
-        sizes: what is cut, and to which width or rank; empty leaves the part as it was.
+        loss: effect on the predictions, in a unit that all candidates share.
+        sizes: the new width or rank by name; empty leaves the part unchanged.
     """
 
     cost: int
@@ -22,17 +22,17 @@ class Candidate:
     sizes: Mapping[str, int]
 
     def __add__(self, other: Candidate) -> Candidate:
-        """Both at once, on parts that have no linear in common."""
+        """Combine candidates of parts that have no linear in common."""
         return Candidate(self.cost + other.cost, self.loss + other.loss, {**self.sizes, **other.sizes})
 
 
 def both(first: Iterable[Candidate], second: Iterable[Candidate]) -> list[Candidate]:
-    """Every candidate of one part with every candidate of another."""
+    """Return every candidate of one part combined with every candidate of another."""
     return [one + other for one, other in itertools.product(first, second)]
 
 
 def frontier(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Those that no cheaper one beats on loss, cheapest first."""
+    """Return the Pareto frontier: candidates of lower loss than every cheaper one, cheapest first."""
     kept: list[Candidate] = []
     for candidate in sorted(candidates, key=lambda one: (one.cost, one.loss)):
         if not kept or candidate.loss < kept[-1].loss:
@@ -41,11 +41,11 @@ def frontier(candidates: Iterable[Candidate]) -> list[Candidate]:
 
 
 def scaled(candidates: Iterable[Candidate], factor: float) -> list[Candidate]:
-    """The same with their losses in another unit."""
+    """Return the candidates with their losses multiplied by `factor`."""
     return [replace(candidate, loss=factor * candidate.loss) for candidate in candidates]
 
 
 def middle(candidates: Sequence[Candidate]) -> Candidate:
-    """The one of half the largest cost, or next to it."""
+    """Return the candidate whose cost is nearest to half the largest cost."""
     full = max(candidate.cost for candidate in candidates)
     return min(candidates, key=lambda candidate: abs(2 * candidate.cost - full))

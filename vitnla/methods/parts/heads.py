@@ -30,7 +30,7 @@ class Heads:
 
 
 def standard_heads(model: VisionTransformer, block: int) -> Heads:
-    """The heads of a block.
+    """Return the heads of a block.
 
     Raises:
         InputError: the kind of its attention or of the model's positions does not allow its scores to be changed, or qkv is

@@ -1,4 +1,4 @@
-"""A new model from an old one, with some linears replaced by narrower or low-rank ones. The old one is never touched."""
+"""Copies of a model with some linears replaced by narrower or low-rank ones. The original is never changed."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ Key = tuple[int, LinearName]
 Dense = Affine[Tensor]
 """A linear y = W x + b of a model."""
 LowRank = LowRankAffine[Tensor]
-"""What takes a dense linear's place: y = U (V x) + bias."""
+"""A low-rank linear y = U (V x) + bias that replaces a dense one."""
 
 
 @dataclass(frozen=True)
 class BlockChange:
-    """New linears of one block, and the widths and forms that they bring; what is None or not named stays as it was."""
+    """New linears of one block with their widths and kinds; None or absent means unchanged."""
 
     linears: Mapping[LinearName, Dense | LowRank]
     qk_dim: int | None = None
     v_dim: int | None = None
     mlp_dim: int | None = None
     attention: str | None = None
-    """The kind that the attention becomes, with the widths that it has."""
+    """New kind of the attention, with its current widths."""
     online: Online | None = None
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
-    """What the new form has beside its linears, by its name in the block, such as `attn.key_scale`."""
+    """Parameters of the new kind beside its linears, by name in the block, such as `attn.key_scale`."""
 
     def __or__(self, other: BlockChange) -> BlockChange:
-        """Both changes; where they differ, that of `other`."""
+        """Combine both changes; `other` takes precedence."""
         parameters = {**self.parameters, **other.parameters}
         return BlockChange({**self.linears, **other.linears}, **{**self.fields, **other.fields}, parameters=parameters)
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The widths and forms that change, by their names in the stored form of `BlockConfig`."""
+        """Return the changed widths and kinds, by their names in the stored form of `BlockConfig`."""
         names = ("qk_dim", "v_dim", "mlp_dim", "attention", "online")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 def dense_linear(model: VisionTransformer, key: Key) -> nn.Linear:
-    """A linear that has not been decomposed yet.
+    """Return a linear of the model that is dense.
 
     Raises:
-        InputError: it has.
+        InputError: it has been decomposed already.
     """
     linear = model.linear(*key)
     if not isinstance(linear, nn.Linear):
@@ -63,7 +63,7 @@ def dense_linear(model: VisionTransformer, key: Key) -> nn.Linear:
 
 
 def with_blocks(model: VisionTransformer, changes: Mapping[int, BlockChange]) -> VisionTransformer:
-    """A copy of `model`, in evaluation mode, with the changes to the blocks named in `changes`.
+    """Return a copy of `model`, in evaluation mode, with the blocks named in `changes` changed.
 
     Raises:
         InputError: a new weight does not have the shape that the changed widths ask for, or is not finite.
@@ -79,7 +79,7 @@ def with_blocks(model: VisionTransformer, changes: Mapping[int, BlockChange]) ->
 
 
 def changed_block(model: VisionTransformer, index: int, change: BlockChange) -> Block:
-    """The block that `with_blocks` would make, without the model around it: for trying many changes.
+    """Return the block that `with_blocks` would make, without building the model, so that many changes can be tried.
 
     Raises:
         InputError: a new weight does not have the shape that the changed widths ask for, or is not finite.
@@ -92,7 +92,7 @@ def changed_block(model: VisionTransformer, index: int, change: BlockChange) -> 
 
 
 def with_low_rank(model: VisionTransformer, replacements: Mapping[Key, LowRank]) -> VisionTransformer:
-    """A copy of `model`, in evaluation mode, in which each linear named in `replacements` is low-rank."""
+    """Return a copy of `model`, in evaluation mode, in which each linear named in `replacements` is low-rank."""
     blocks = {block for block, _ in replacements}
     return with_blocks(
         model, {at: BlockChange({name: new for (block, name), new in replacements.items() if block == at}) for at in blocks}
@@ -100,7 +100,7 @@ def with_low_rank(model: VisionTransformer, replacements: Mapping[Key, LowRank])
 
 
 def _changed_tensors(block: Mapping[str, Tensor], change: BlockChange) -> dict[str, Tensor]:
-    """The tensors of a block after a change, by their names in it."""
+    """Return the tensors of a block after a change, by their names in it."""
     tensors = dict(block)
     for name, new in change.linears.items():
         prefix = f"{'attn' if name in ('qkv', 'proj') else 'mlp'}.{name}."

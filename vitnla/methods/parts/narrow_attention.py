@@ -1,4 +1,4 @@
-"""Narrower attention heads: each keeps the directions that its scores and its outputs need, and no GEMM is added."""
+"""Narrower attention heads: each keeps the principal directions of its scores and outputs; no GEMM is added."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class NarrowAttention:
     """One block's attention at every width of its queries and keys, and of its values.
 
     Args:
-        heads: as they are.
+        heads: the dense heads.
         proj: the linear after them, and `mixed`, what calibration saw at its input.
         scores: per head, the directions of q and k.
-        values: per head, the directions of what it writes into the residual stream.
+        values: per head, the directions of its output into the residual stream.
         score_errors: [qk_dim + 1] float64, E(error of a score)^2 before the 1/sqrt(qk_dim), summed over heads, at every width.
-        value_errors: [v_dim + 1] float64, E|error of proj's output|^2 at every width, were the heads uncorrelated.
-        score_sensitivity: what one unit of `score_errors` does to the predictions (see `narrow_attention`).
+        value_errors: [v_dim + 1] float64, E|error of proj's output|^2 at every width, assuming uncorrelated heads.
+        score_sensitivity: effect of one unit of `score_errors` on the predictions (see `narrow_attention`).
     """
 
     heads: Heads
@@ -45,19 +45,19 @@ class NarrowAttention:
 
     @property
     def qk_losses(self) -> Tensor:
-        """[qk_dim + 1] float64, `score_errors` in the unit that all linears share."""
+        """Loss at every width, [qk_dim + 1] float64: `score_errors` in the unit that all linears share."""
         return self.score_sensitivity * self.score_errors
 
     @property
     def v_losses(self) -> Tensor:
-        """[v_dim + 1] float64, `value_errors` in the unit that all linears share."""
+        """Loss at every width, [v_dim + 1] float64: `value_errors` in the unit that all linears share."""
         return self.mixed.sensitivity * self.value_errors
 
     def at(self, qk_dim: int, v_dim: int) -> Narrowed:
-        """The attention with heads of these widths, each 1 ... its old one; a part that keeps its width stays as it was.
+        """Return the attention with heads of these widths, each 1 ... its old one; a part that keeps its width is unchanged.
 
-        The error and the energy of qkv are those of the scores about their mean over the keys. Those of proj are of its
-        output, values included, were the scores exact.
+        The error and the energy of qkv are those of the scores about their mean over the keys; those of proj are of its
+        output, values included, assuming exact scores.
         """
         linears, errors, retained = dict[LinearName, Dense](), dict[LinearName, float](), dict[LinearName, float]()
         if qk_dim < len(self.score_errors) - 1:
@@ -76,9 +76,9 @@ class NarrowAttention:
         return Narrowed(BlockChange(linears, qk_dim=qk_dim, v_dim=v_dim), errors, retained)
 
     def narrow_values(self, width: int) -> tuple[Dense, Dense, float]:
-        """Values Q_rT W_o v, the proj that writes them by Q_r with the mean of its output unchanged, and its relative error.
+        """Return values Q_rT W_o v, the proj that maps them by Q_r with the mean of its output unchanged, and its relative error.
 
-        Rows of attention sum to one, so it passes the value bias on unchanged: that goes into proj's bias too.
+        Rows of attention sum to one, so the value bias passes through it unchanged and is folded into proj's bias.
         """
         old, mean = self.proj.weight.detach().double(), self.mixed.mean
         directions = [basis.directions[:, :width] for basis in self.values]
@@ -93,7 +93,7 @@ class NarrowAttention:
 
 
 def narrow_attention(model: VisionTransformer, block: int, statistics: Statistics) -> NarrowAttention:
-    """Find the directions of every head of a block, and tell what every width loses.
+    """Compute the directions of every head of a block, and the loss at every width.
 
     Queries and keys: `score_basis` of E[q qT] and cov(k). Values: `whitened_basis` of the head's columns of proj and the
     covariance of what attention gives them; the mean goes into proj's bias.
@@ -124,9 +124,9 @@ def narrow_attention(model: VisionTransformer, block: int, statistics: Statistic
 
 
 def narrow_scores(heads: Heads, bases: Sequence[ScoreBasis[Tensor]], width: int) -> list[Dense]:
-    """Queries F_rT q and keys G_rT k by head, without a key bias, which softmax cannot see.
+    """Return queries F_rT q and keys G_rT k by head, without a key bias, which cancels in softmax.
 
-    Attention divides scores by the root of their width; the queries make up for its change.
+    Attention divides scores by the square root of the width; the queries are rescaled for its change.
     """
     scale = (width / heads.q.shape[1]) ** 0.5
     query = scale * torch.stack([basis.query_map[:, :width].T for basis in bases])
@@ -136,14 +136,14 @@ def narrow_scores(heads: Heads, bases: Sequence[ScoreBasis[Tensor]], width: int)
 
 
 def joined(queries_keys: Sequence[Dense], values: Dense) -> Dense:
-    """qkv, of queries and keys by head and of values, in float64."""
+    """Return qkv, made of queries and keys by head and of values, in float64."""
     weights = [part.weight.flatten(0, 1) for part in queries_keys]
     biases = [part.bias.flatten() for part in queries_keys]
     return Dense(torch.cat([*weights, values.weight.double()]), torch.cat([*biases, values.bias.double()]))
 
 
 def _left(bases: Sequence[ScoreBasis[Tensor]] | Sequence[OutputBasis[Tensor]]) -> Tensor:
-    """What keeping 0, 1, ... directions of every head loses in all."""
+    """Return the total loss of keeping 0, 1, ... directions of every head."""
     return tail_energy(torch.stack([basis.energies for basis in bases]).sum(0))
 
 

@@ -1,4 +1,4 @@
-"""`vitnla.linalg.mlp_curve` for the MLP of a block: some hidden units stay as they are, and fc2 is fitted anew for those."""
+"""`vitnla.linalg.mlp_curve` for the MLP of a block: some hidden units are kept unchanged, and fc2 is refitted for them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class NarrowMlp:
     curve: MlpCurve[Tensor]
 
     def at(self, width: int) -> Narrowed:
-        """The MLP with `width` hidden units, 1 ... mlp_dim; unchanged at mlp_dim.
+        """Return the MLP with `width` hidden units, 1 ... mlp_dim; unchanged at mlp_dim.
 
         The error and the retained energy are those of fc2's output, for fc1 and fc2 alike.
         """
@@ -35,7 +35,7 @@ class NarrowMlp:
 
 
 def narrow_mlp(model: VisionTransformer, block: int, statistics: Statistics, damping: float = DAMPING) -> NarrowMlp:
-    """Order the hidden units of a block by pivoted Cholesky and tell what every width loses.
+    """Order the hidden units of a block by pivoted Cholesky and compute the loss at every width.
 
     Raises:
         InputError: the kind of the MLP does not allow it, fc1 or fc2 is low-rank, or a number is not finite.

@@ -1,4 +1,4 @@
-"""What narrowing a group of linears gives: their change, and what their rows say of it."""
+"""Result of narrowing a group of linears: their change, and their errors for the report rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Narrowed:
     retained: Mapping[LinearName, float]
 
     def __or__(self, other: Narrowed) -> Narrowed:
-        """Both, on linears that differ."""
+        """Combine two changes to different linears."""
         errors, retained = {**self.errors, **other.errors}, {**self.retained, **other.retained}
         return Narrowed(self.change | other.change, errors, retained)
 
@@ -30,7 +30,7 @@ UNCHANGED = Narrowed(BlockChange({}), {}, {})
 
 
 def narrowed_model(model: VisionTransformer, blocks: Mapping[int, Narrowed]) -> Decomposition:
-    """The model with some blocks narrowed, and its rows."""
+    """Return the model with some blocks narrowed, and its rows."""
     new = with_blocks(model, {block: part.change for block, part in blocks.items()})
     rows = []
     for block, name in model.linear_names():

@@ -1,4 +1,4 @@
-"""Closed-form recovery: the last linear of every residual branch is fitted anew, so that errors do not pile up.
+"""Closed-form recovery: the last linear of every residual branch is refitted, so that errors do not accumulate.
 
 A method decomposes each layer on the inputs that the dense model gives it. In the compressed model those inputs have
 drifted. Going through the blocks in order, the branch's last linear is fitted by least squares to bring the compressed
@@ -22,7 +22,7 @@ from vitnla.model.layers import Block, LayerScale, LowRankLinear
 from vitnla.model.vit import VisionTransformer
 
 DAMPING = 1e-2
-"""Ridge towards the weights as they are, relative to the mean variance of the features."""
+"""Ridge towards the current weights, relative to the mean variance of the features."""
 
 
 @torch.no_grad()
@@ -30,11 +30,11 @@ def refit(
     model: VisionTransformer, dense: VisionTransformer, tokens: Tensor, *, damping: float = DAMPING, batch_size: int = 32,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> VisionTransformer:  # fmt: skip
-    """A copy of `model` whose `proj` and `fc2` (of a low-rank one, its U) are fitted to the residual stream of `dense`.
+    """Return a copy of `model` whose `proj` and `fc2` (U where low-rank) are fitted to the residual stream of `dense`.
 
     Args:
         model: the decomposed model: any widths and ranks inside its blocks, the same residual stream as `dense`.
-        dense: what it was made from.
+        dense: the model it was made from.
         tokens: [N, tokens, dim] embedded calibration images, kept in memory twice, with the features of one branch beside them.
         damping: see `DAMPING`; the larger, the less is changed.
         batch_size: images at a time.
@@ -80,12 +80,12 @@ class _Branch:
         return cls(block.norm2, block.mlp.hidden, block.mlp.fc2, block.ls2)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the fitted linear is given, for the stream before the branch."""
+        """Return the input of the fitted linear, given the stream before the branch."""
         out: Tensor = self._inner(self._body(self._norm(x)))
         return out
 
     def add(self, x: Tensor, features: Tensor) -> Tensor:
-        """The stream after the branch."""
+        """Return the stream after the branch."""
         out = cast(Tensor, self.linear(features))
         return x + (out if self.gain is None else out * self.gain)
 

@@ -16,9 +16,9 @@ def layer_row(
     config: ViTConfig, block: int, name: LinearName, relative_error: float = 0.0, retained_energy: float = 1.0,
     *, dense: ViTConfig | None = None,
 ) -> LayerRow:  # fmt: skip
-    """The row of one linear of the new model's `config`, by default of one that was left as it was.
+    """Return the row of one linear of the new model's `config`; the defaults are for an unchanged linear.
 
-    `dense` is the config that it was made from, where widths differ from it.
+    `dense` is the source model's config, needed where widths differ.
     """
     dense = dense or config
     shape = config.blocks[block].linear_shapes(config.dim)[name]
@@ -31,7 +31,7 @@ def layer_row(
 
 
 def relative_error(linear: nn.Linear, weight: Tensor, bias: Tensor, moments: LinearStatistics) -> float:
-    """See `vitnla.linalg.moments.relative_error`: of `weight` [out, in] and `bias` [out], float64, in place of `linear`."""
+    """Return `vitnla.linalg.moments.relative_error` of `weight` [out, in] and `bias` [out], float64, in place of `linear`."""
     return moment_error(affine(linear), Affine(weight, bias), moments)
 
 

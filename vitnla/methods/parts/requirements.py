@@ -1,4 +1,4 @@
-"""The checks that methods share: calibration statistics, and what a model allows to be done to it."""
+"""Checks shared by methods: calibration statistics are given, and the model permits the change."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vitnla.model.config import Permission
 
 
 def require_statistics(method: str, statistics: Statistics | None) -> Statistics:
-    """The statistics.
+    """Return the statistics.
 
     Raises:
         InputError: there are none.

@@ -1,4 +1,4 @@
-"""What writes the residual stream of a ViT and what reads it, and the folds that leave it free to be rotated.
+"""Writers and readers of a ViT's residual stream, and the folds after which the stream can be rotated.
 
 SliceGPT (Ashkboos et al. 2024, section 3): with M = I - 11^T/d, gains g and offsets c,
 
@@ -38,7 +38,7 @@ class Reader:
 
 
 def writers(config: ViTConfig) -> Iterator[tuple[str, int]]:
-    """Every tensor that is added to the residual stream, or whose product with something is, and its axis along the stream."""
+    """Yield every tensor that is added to the residual stream, itself or as a factor of a product, and its axis along the stream."""
     yield from (("patch_embed.weight", 0), ("patch_embed.bias", 0))
     if config.position.has_table:
         yield "pos_embed", 1
@@ -50,7 +50,7 @@ def writers(config: ViTConfig) -> Iterator[tuple[str, int]]:
 
 
 def readers(config: ViTConfig) -> Iterator[Reader]:
-    """Every linear that reads the residual stream; the head may read it more than once, side by side, or an attention pool does."""
+    """Yield every linear that reads the residual stream; the head may read several concatenated copies, or an attention pool reads it."""
     for block in range(len(config.blocks)):
         yield Reader(f"blocks.{block}.attn.qkv", f"blocks.{block}.norm1", (block, "qkv"))
         yield Reader(f"blocks.{block}.mlp.fc1", f"blocks.{block}.norm2", (block, "fc1"))
@@ -59,19 +59,19 @@ def readers(config: ViTConfig) -> Iterator[Reader]:
 
 
 def write(tensors: Tensors, config: ViTConfig, change: Callable[[Tensor], Tensor]) -> Tensors:
-    """The tensors with `change` made to everything that writes the stream; it maps [..., dim] to [..., any]."""
+    """Return the tensors with `change`, from [..., dim] to [..., any], applied to every writer of the stream."""
     changed = {name: change(tensors[name].movedim(axis, -1)).movedim(-1, axis).contiguous() for name, axis in writers(config)}
     return {**tensors, **changed}
 
 
 def read(weight: Tensor, dim: int, change: Tensor) -> Tensor:
-    """The weight of a reader [out, n dim] for a stream of which `change` [dim, any] makes the old one."""
+    """Return a reader's weight [out, n dim] for a new stream from which `change` [dim, any] reconstructs the old one."""
     out: Tensor = weight.reshape(len(weight), -1, dim) @ change
     return out.flatten(1)
 
 
 def fold_norms(model: VisionTransformer) -> VisionTransformer:
-    """The same function in float64, with `rms` norms and without LayerScale; exact up to rounding."""
+    """Return an equivalent model in float64, with `rms` norms and without LayerScale; exact up to rounding."""
     config = ViTConfig.model_validate({**dict(model.config), "norm": "rms", "layer_scale": False})
     tensors = {name: tensor.detach().to(torch.float64, copy=True) for name, tensor in model.state_dict().items()}
     for block in range(len(config.blocks)):
@@ -89,10 +89,10 @@ def fold_norms(model: VisionTransformer) -> VisionTransformer:
 
 
 def normed_moments(model: VisionTransformer, statistics: Statistics) -> dict[str, LinearStatistics]:
-    """Moments of the normed stream u = RMSNorm(M x) that each reader of `fold_norms(model)` sees, by its name.
+    """Return the moments of the normed stream u = RMSNorm(M x) at each reader of `fold_norms(model)`, by its name.
 
-    Those of qkv and fc1 saw z = g * u + c, so u = (z - c) / g. Of a channel with no gain nothing can be known, and nothing
-    need be: the linear does not read it, so its u is taken for 0. What the head sees takes a pass over the images.
+    qkv and fc1 receive z = g * u + c, so u = (z - c) / g. A channel of zero gain gives no information, and none is
+    needed: the linear does not read it, so its u is set to 0. The head's moments take a pass over the images.
 
     Raises:
         InputError: the statistics come without images.
@@ -107,7 +107,7 @@ def normed_moments(model: VisionTransformer, statistics: Statistics) -> dict[str
 
 @torch.no_grad()
 def _seen_by_head(model: VisionTransformer, statistics: Statistics, batch_size: int = 32) -> LinearStatistics:
-    """Moments of what leaves the last norm, which is all encoded tokens or what is pooled of them; no sensitivity is measured."""
+    """Return the moments of the last norm's output: all encoded tokens or their pooled form; no sensitivity is measured."""
     gram = torch.zeros(model.config.dim, model.config.dim, dtype=torch.float64)
     total = torch.zeros(model.config.dim, dtype=torch.float64)
     count = 0

@@ -1,4 +1,4 @@
-"""Narrower attention heads: the principal directions of every head's scores, and of what it writes, from activations.
+"""Narrower attention heads: the principal directions of every head's scores and outputs, from activations.
 
 Queries and keys act only through their products, so per head the least loss of E(qT k)^2 is wanted, with q = W_q x + b_q and
 k = W_k x about its mean: the truncated SVD of [W_q b_q]T W_k, whitened by the moments of [x; 1] and of x. Values act only
@@ -39,7 +39,7 @@ def apply(model: VisionTransformer, statistics: Statistics | None, config: PcaCo
 
 
 def _widths(blocks: list[NarrowAttention], shape: ViTConfig, config: PcaConfig) -> list[tuple[int, int]]:
-    """(qk_dim, v_dim) of every block."""
+    """Return (qk_dim, v_dim) of every block."""
     if config.target_macs is None:
         return [
             (_given("qk_dim", config.qk_dim, block.qk_dim), _given("v_dim", config.v_dim, block.v_dim)) for block in shape.blocks

@@ -14,7 +14,7 @@ DEFAULT_TARGET_MACS = 0.85
 
 
 class PcaConfig(Record):
-    """How wide the heads become: `qk_dim` and `v_dim` in every block, or what `target_macs` allows (0.85 where none is given).
+    """Widths of the heads: `qk_dim` and `v_dim` in every block, or the widths within `target_macs` (0.85 where none is given).
 
     `target_macs` is the share of the MACs of all encoder linears, of which attention is usually one third.
     """
@@ -25,9 +25,9 @@ class PcaConfig(Record):
     """Width of values per head; null keeps it where `qk_dim` is given."""
     target_macs: float | None = None
     allocation: Allocation = "knapsack"
-    """How `target_macs` becomes widths: alike in all blocks, or where they lose least."""
+    """Distribution of `target_macs` over blocks: uniform, or by the least loss."""
     width_multiple: int = Field(default=8, ge=1)
-    """Widths chosen by `target_macs` are multiples of this, which GEMM kernels run best at."""
+    """Widths chosen by `target_macs` are multiples of this, for fast GEMM kernels."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,6 +1,6 @@
-"""A narrower residual stream: rotated onto its principal axes, of which only the first are kept.
+"""A narrower residual stream: rotated onto its principal axes and truncated to the leading ones.
 
-After `fold_norms` nothing but RMSNorm stands between what writes the stream x and what reads it, and for orthonormal Q
+After `fold_norms` only RMSNorm is between the writers and the readers of the stream x, and for orthonormal Q
 
     RMSNorm(Q^T x) = Q^T RMSNorm(x),
 
@@ -8,12 +8,12 @@ so with Q [d, d] writers Q^T W and readers W Q compute the same. One Q for the w
 path. Q holds the eigenvectors of E[u u^T], u = RMSNorm(x), averaged over all norms; dropping its last columns narrows every
 linear (SliceGPT, Ashkboos et al. 2024, sections 3.2 to 3.4, which has a Q per block and so products between them).
 
-Two things are put right in closed form. The norm must go by the old width d, not by the new d':
+Two corrections are made in closed form. The norm must use the old width d, not the new d':
 
     x / sqrt(|x|^2 / d + eps) = sqrt(d / d') RMSNorm_d'(x; eps d / d'),
 
-so the config's eps is scaled and the readers take the constant, times the share of |x| that is left on average. And each
-reader is given what it can know of the axes dropped: their regression on those kept, under its own covariance.
+so the config's eps is scaled and the readers absorb the constant, times the mean share of |x| that is left. And each
+reader absorbs the regression of the dropped axes on those kept, under its own covariance.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def apply(model: VisionTransformer, statistics: Statistics | None, config: PcaSl
 
 @dataclass(frozen=True)
 class Lift:
-    """The normed stream u [d] as a reader guesses it from the axes A^T u [d'] that are kept: u = matrix A^T u + offset.
+    """A reader's affine estimate of the normed stream u [d] from the axes kept A^T u [d']: u = matrix A^T u + offset.
 
     Args:
         matrix: [d, d'] float64; `offset`: [d] float64, which makes the mean exact.
@@ -85,14 +85,14 @@ class Lift:
 
 
 def principal_axes(moments: Mapping[str, LinearStatistics]) -> Tensor:
-    """[d, d] float64, orthonormal: eigenvectors of the mean of the second moments, largest eigenvalue first."""
+    """Return the eigenvectors of the mean of the second moments, [d, d] float64, orthonormal, largest eigenvalue first."""
     values, vectors = torch.linalg.eigh(torch.stack([seen.gram for seen in moments.values()]).mean(0))
     axes: Tensor = vectors[:, values.argsort(descending=True)]
     return axes
 
 
 def lift(axes: Tensor, width: int, seen: LinearStatistics) -> Lift:
-    """The best guess of u from its first `width` axes, linear and with the mean exact; exact where nothing is dropped."""
+    """Return the best affine estimate of u from its first `width` axes; its mean is exact, and all of it where nothing is dropped."""
     kept = axes[:, :width]
     spread = axes.T @ seen.covariance @ axes
     guess = interpolation(spread, torch.arange(width), DAMPING)
@@ -104,7 +104,7 @@ def lift(axes: Tensor, width: int, seen: LinearStatistics) -> Lift:
 
 
 def slice_stream(folded: VisionTransformer, kept: Tensor, lifts: Mapping[str, Lift]) -> tuple[dict[str, Tensor], ViTConfig]:
-    """The weights, in float64, and the config of a folded model whose stream is kept^T x, kept [d, d'] orthonormal."""
+    """Return the weights, in float64, and the config of a folded model whose stream is kept^T x, kept [d, d'] orthonormal."""
     dim, width = kept.shape
     tensors = write(folded.state_dict(), folded.config, lambda x: x @ kept)
     for reader in readers(folded.config):
@@ -118,7 +118,7 @@ def slice_stream(folded: VisionTransformer, kept: Tensor, lifts: Mapping[str, Li
 
 
 def _require_dense(model: VisionTransformer) -> None:
-    """Refuse a stream that has been rotated already, and blocks that read it other than through their linears."""
+    """Refuse a stream that has been rotated already, and blocks that read it by other means than their linears."""
     hint = "decompose the dense model instead"
     if model.config.norm != "layer":
         raise InputError(f"pca-slice: expected a model with LayerNorm, got norm '{model.config.norm}', sliced already", hint)
@@ -147,13 +147,13 @@ def _width(shape: ViTConfig, config: PcaSliceConfig) -> int:
 
 
 def _reading_error(linear: nn.Linear, found: Lift, seen: LinearStatistics) -> float:
-    """Of a reader's output, were the stream that it is given exact but for the axes dropped."""
+    """Return the relative error of a reader's output, assuming that its input is exact except for the dropped axes."""
     weight, bias = linear.weight.detach(), linear.bias.detach()
     return relative_error(linear, weight @ found.back, bias + weight @ found.offset, seen)
 
 
 def _writing_error(linear: nn.Linear, kept: Tensor, seen: LinearStatistics) -> tuple[float, float]:
-    """Of what a writer adds to the stream, and the share of its variance along the axes kept."""
+    """Return the relative error of a writer's addition to the stream, and the share of its variance along the axes kept."""
     weight, bias = linear.weight.detach(), linear.bias.detach()
     total = output_error(weight, seen.covariance)
     share = min(1.0, output_error(kept.T @ weight, seen.covariance) / total) if total > 0 else 1.0

@@ -16,7 +16,7 @@ DAMPING = 1e-4
 
 
 class PcaSliceConfig(Record):
-    """How wide the residual stream becomes: `dim`, or what `target_macs` allows (0.75 where neither is given).
+    """Width of the residual stream: `dim`, or the width within `target_macs` (0.75 where neither is given).
 
     All of the encoder's linears shrink in proportion to the stream, so their MACs do too.
     """
@@ -24,7 +24,7 @@ class PcaSliceConfig(Record):
     dim: int | None = Field(default=None, ge=1)
     target_macs: float | None = None
     width_multiple: int = Field(default=8, ge=1)
-    """A width chosen by `target_macs` is a multiple of this, which GEMM kernels run best at."""
+    """A width chosen by `target_macs` is a multiple of this, for fast GEMM kernels."""
 
     @model_validator(mode="before")
     @classmethod

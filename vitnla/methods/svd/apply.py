@@ -1,4 +1,4 @@
-"""Low-rank linears: each weight as the product of two thin ones, best for the inputs that calibration saw."""
+"""Low-rank linears: each weight as the product of two thin ones, optimal for the calibration inputs."""
 
 from __future__ import annotations
 

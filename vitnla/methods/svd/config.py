@@ -1,4 +1,4 @@
-"""The settings of `svd`, and the ranks that they give the linears of a torch model or of an ONNX graph."""
+"""Settings of `svd`, and the choice of ranks for the linears of a torch model or an ONNX graph."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ DEFAULT_ALLOCATION: Allocation = "knapsack"
 
 
 class SvdConfig(Record):
-    """By which measure to cut, and how far: one of `rank`, `energy` and `target_macs` (0.65 where none is given).
+    """Error measure of the truncation, and its size: one of `rank`, `energy` and `target_macs` (0.65 where none is given).
 
-    `weighting` is what an error is measured by: `none` the weights alone (Eckart & Young), `gram` the outputs on the
+    `weighting` is the error measure: `none` the weights alone (Eckart & Young), `gram` the outputs on the
     calibration inputs, `centered` the same after the mean has been moved into the bias, which then is exact. `cholesky` is
     `gram` by the algorithm of SVD-LLM, whitening by a Cholesky factor.
     """
@@ -31,9 +31,9 @@ class SvdConfig(Record):
     energy: float | None = None
     target_macs: float | None = None
     allocation: Allocation = DEFAULT_ALLOCATION
-    """How `target_macs` becomes ranks; `rank` and `energy` are rules of their own."""
+    """Distribution of `target_macs` over linears; not used with `rank` and `energy`."""
     rank_multiple: int = Field(default=8, ge=1)
-    """Ranks chosen by `energy` and `target_macs` are multiples of this, which GEMM kernels run best at."""
+    """Ranks chosen by `energy` and `target_macs` are multiples of this, for fast GEMM kernels."""
 
     @model_validator(mode="before")
     @classmethod
@@ -53,10 +53,10 @@ class SvdConfig(Record):
 
 
 def choose_ranks(names: Sequence[str], curves: Sequence[LowRankCurve[A]], tokens: Sequence[int], config: SvdConfig) -> list[Rank]:
-    """Return the rank of every linear, `None` for dense, by the rule that the config names.
+    """Return the rank of every linear, `None` for dense, by the rule in the config.
 
     Args:
-        names: how errors call the linears.
+        names: names of the linears in errors.
         curves: the linears at every rank.
         tokens: how many tokens each sees per image.
         config: see `SvdConfig`.

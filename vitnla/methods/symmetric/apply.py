@@ -1,7 +1,7 @@
 """Symmetric attention: one projection instead of two, q = L^T x + c and k = q * s, from a trained model's W_q and W_k.
 
-Each head's W_q^T W_k becomes L diag(s) L^T, the best of its kind for the tokens that calibration saw. Its antisymmetric
-half cannot be said at all, so this is destructive: fine-tune afterwards.
+Each head's W_q^T W_k becomes L diag(s) L^T, the best of this form for the calibration tokens. Its antisymmetric
+part cannot be represented, so this is destructive: fine-tune afterwards.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def apply(model: VisionTransformer, statistics: Statistics | None, config: Symme
 def _moments(
     model: VisionTransformer, statistics: Statistics | None, config: SymmetricConfig, block: int
 ) -> tuple[Tensor, Tensor]:
-    """Mean and covariance of what a block's qkv sees; zero and the identity where only the weights count."""
+    """Return mean and covariance of the input of a block's qkv; zero and the identity where only the weights count."""
     if config.weighting == "none":
         return torch.zeros(model.config.dim, dtype=torch.float64), torch.eye(model.config.dim, dtype=torch.float64)
     if statistics is None:
@@ -56,7 +56,7 @@ def _moments(
 
 
 def _symmetric(heads: Heads, mean: Tensor, covariance: Tensor, *, psd: bool) -> tuple[BlockChange, float]:
-    """The new attention of a block, and the error of its scores relative to their deviations.
+    """Return the new attention of a block, and the error of its scores relative to their deviations.
 
     Softmax ignores what all keys of a query share, so with z = x - mean of zero mean, what counts of a score is
     z_i^T M z_j + w^T z_j with w = W_k^T (W_q mean + b_q). The symmetric form has z_i^T L D L^T z_j + (L D o)^T z_j, D = diag(s), for
@@ -81,14 +81,14 @@ def _symmetric(heads: Heads, mean: Tensor, covariance: Tensor, *, psd: bool) -> 
 
 
 def _offset(form: SignedForm[Tensor], covariance: Tensor, pull: Tensor) -> Tensor:
-    """The o with the least (w - L D o)^T C (w - L D o): L^T C L is diagonal, so its coordinates are fitted one by one."""
+    """Return the o that minimises (w - L D o)^T C (w - L D o): L^T C L is diagonal, so each coordinate is fitted by itself."""
     norms = ((form.factor.T @ covariance) * form.factor.T).sum(1)
     fitted = form.signs * (form.factor.T @ covariance @ pull)
     return torch.where(norms > 0, fitted / norms, 0.0)
 
 
 def _energy(scores: Tensor, pull: Tensor, covariance: Tensor) -> float:
-    """E(z_i^T M z_j + w^T z_j)^2 for independent z_i and z_j of zero mean."""
+    """Return E(z_i^T M z_j + w^T z_j)^2 for independent z_i and z_j of zero mean."""
     return float(((covariance @ scores @ covariance) * scores).sum()) + output_error(pull[None], covariance)
 
 

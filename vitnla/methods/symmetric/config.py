@@ -8,7 +8,7 @@ from vitnla.common.schema import Record
 
 
 class SymmetricConfig(Record):
-    """Which eigenvalues may be kept, and by what an error is measured."""
+    """Signs of the eigenvalues kept, and the error measure."""
 
     signs: Literal["signed", "psd"] = "signed"
     """`signed` keeps the largest by magnitude; `psd` the largest positive ones, and starts from s = 1."""

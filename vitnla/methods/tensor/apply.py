@@ -45,7 +45,7 @@ def apply(model: VisionTransformer, statistics: Statistics | None, config: Tenso
 
 
 def _given(shape: ViTConfig, config: TensorConfig) -> list[tuple[int, int | None]]:
-    """(head_dim, rank) of every block as the config has them."""
+    """Return (head_dim, rank) of every block as given in the config."""
     return [
         (width, _rank(block, shape.dim, width, config.rank))
         for block in shape.blocks
@@ -71,7 +71,7 @@ def _rank(block: BlockConfig, dim: int, width: int, given: int | None) -> int | 
 
 
 def _within(tensors: list[AttentionTensor], shape: ViTConfig, config: TensorConfig) -> list[tuple[int, int | None]]:
-    """(head_dim, rank) of every block, so that the loss is least within the target."""
+    """Return (head_dim, rank) of every block for the least loss within the target."""
     assert config.target_macs is not None  # for the type checker: the caller saw it
     groups = [frontier(tensor.candidates(config.width_multiple)) for tensor in tensors]
     dense = encoder_macs(shape, shape).dense

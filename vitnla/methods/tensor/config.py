@@ -14,7 +14,7 @@ DEFAULT_TARGET_MACS = 0.85
 
 
 class TensorConfig(Record):
-    """How far to cut the two modes: `head_dim` and `rank` in every block, or what `target_macs` allows (0.85 where none is given).
+    """Sizes of the two modes: `head_dim` and `rank` in every block, or those within `target_macs` (0.85 where none is given).
 
     `target_macs` is the share of the MACs of all encoder linears, of which attention is usually one third.
     """
@@ -22,10 +22,10 @@ class TensorConfig(Record):
     head_dim: int | None = Field(default=None, ge=1)
     """Width of queries, keys and values per head; null keeps it where `rank` is given."""
     rank: int | None = Field(default=None, ge=1)
-    """Rank of qkv; null, or where it would not save MACs: dense."""
+    """Rank of qkv; dense if null, or where the rank would not save MACs."""
     target_macs: float | None = None
     width_multiple: int = Field(default=8, ge=1)
-    """Widths and ranks chosen by `target_macs` are multiples of this, which GEMM kernels run best at."""
+    """Widths and ranks chosen by `target_macs` are multiples of this, for fast GEMM kernels."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""One block's queries, keys and values of all heads as a third-order tensor, and what its Tucker forms leave of them."""
+"""One block's queries, keys and values of all heads as a third-order tensor, and its Tucker approximations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class AttentionTensor:
 
     Args:
         config: the block as it is; `dim` the width of the residual stream, `tokens` its length.
-        seen: what calibration saw at the input of qkv.
+        seen: calibration moments at the input of qkv.
         tensor: T.
         weights: [3 heads, d_h] float64, what an error of each row is multiplied by to have the square of its loss: an error e
             of query i meets keys of energy S_i and costs S_i e^2, one of a key likewise, one of a value is one of the output.
@@ -77,7 +77,7 @@ class AttentionTensor:
         return cls(config, model.config.dim, model.config.tokens, attention, seen, gains[:, None, None] * whitened, weights)
 
     def candidates(self, multiple: int) -> list[Candidate]:
-        """Every head width and every rank that saves MACs, in steps of `multiple`, for qkv and proj; the uncut form last."""
+        """Return every head width and every rank that saves MACs, in steps of `multiple`, for qkv and proj; the uncut form last."""
         full, heads = self.config.v_dim, self.config.heads
         axes, found = head_factor(self.tensor, full), list[Candidate]()
         for width in [*range(multiple, full, multiple), full]:
@@ -93,7 +93,7 @@ class AttentionTensor:
         return found
 
     def at(self, width: int, rank: int | None) -> Narrowed:
-        """The attention with heads of `width`, 1 ... d_h, and qkv of a rank, or dense.
+        """Return the attention with heads of `width`, 1 ... d_h, and qkv of a rank, or dense.
 
         The error and energy of qkv are those of its losses, of scores and of values. Those of proj are of its output, for
         exact values.
@@ -115,7 +115,7 @@ class AttentionTensor:
         return Narrowed(change, {"qkv": share**0.5, "proj": proj_error}, {"qkv": 1 - share, "proj": 1 - value_share})
 
     def _cut(self, factor: Tensor) -> tuple[float, float]:
-        """What the axes `factor` [d_h, width] lose of the scores and of the values; exact as far as heads are uncorrelated."""
+        """Return the loss of scores and values outside the axes `factor` [d_h, width]; exact if heads are uncorrelated."""
         attention = self.attention
         dropped = torch.eye(len(factor), dtype=factor.dtype) - factor @ factor.T
         scores = torch.stack([basis.energies.sqrt() for basis in attention.scores])
@@ -125,7 +125,7 @@ class AttentionTensor:
         return attention.score_sensitivity * max(0.0, score_error), attention.mixed.sensitivity * max(0.0, value_error)
 
     def _heads(self, factor: Tensor) -> tuple[Dense, Dense, float]:
-        """qkv and proj with the axes `factor` [d_h, width] of every head, and the relative error of proj."""
+        """Return qkv and proj with the axes `factor` [d_h, width] of every head, and the relative error of proj."""
         attention, width = self.attention, factor.shape[1]
         scores = tuple(ScoreBasis(b.query_map @ factor, b.key_map @ factor, b.energies[:width]) for b in attention.scores)
         values = tuple(OutputBasis(basis.directions @ factor, basis.energies[:width]) for basis in attention.values)
@@ -133,7 +133,7 @@ class AttentionTensor:
         return joined(narrow_scores(attention.heads, scores, width), narrowed), proj, error
 
     def _weighted(self, qkv: Dense, factor: Tensor) -> Tensor:
-        """The rows of narrowed heads [3 heads width, dim], so weighted that the energy of an error is its loss."""
+        """Return the rows of narrowed heads [3 heads width, dim], weighted so that the energy of an error is its loss."""
         width = factor.shape[1]
         metrics = torch.einsum("hw,nh,hv->nwv", factor, self.weights.square(), factor)
         metrics[: self.config.heads] *= self.config.qk_dim / width  # narrower queries make up for the scale of scores
@@ -141,11 +141,11 @@ class AttentionTensor:
         return (roots @ qkv.weight.reshape(len(metrics), width, -1)).flatten(0, 1)
 
     def _shared(self, qkv: Dense, factor: Tensor) -> OutputBasis[Tensor]:
-        """The principal outputs of the weighted rows: what cutting qkv to a rank keeps, and the loss of the others."""
+        """Return the principal outputs of the weighted rows: those that a rank of qkv keeps, and the loss of the others."""
         return whitened_basis(self._weighted(qkv, factor), self.seen.covariance)
 
     def _low_rank(self, qkv: Dense, factor: Tensor, basis: OutputBasis[Tensor], rank: int) -> LowRank:
-        """qkv through `rank` features of a token that all heads share, each head by its regression on these."""
+        """Return qkv through `rank` features of a token that all heads share, each head by its regression on these."""
         shared = basis.directions[:, :rank].T @ self._weighted(qkv, factor)
         energies = basis.energies[:rank]
         used = energies > len(basis.energies) * torch.finfo(torch.float64).eps * basis.energies[0]

@@ -1,7 +1,7 @@
 """The shape of a Vision Transformer as one frozen value, with a config for each kind of attention, MLP and position.
 
-A kind's config says what linears it has, what they cost, and what may be done to it. Methods ask it, and are refused by it; none
-of them tests for a kind by name. What a new kind needs, with the places that are held to it by tests/contracts/test_kinds.py:
+A kind's config declares its linears, their cost, and the permitted changes. Methods query these permissions; none
+of them tests for a kind by name. A new kind needs the following, which tests/contracts/test_kinds.py checks:
 
 - its config: vitnla/model/config/attention.py, vitnla/model/config/mlp.py, vitnla/model/config/position.py
 - its layer: vitnla/model/layers/attention.py, vitnla/model/layers/deck.py, vitnla/model/layers/mlp.py, vitnla/model/layers/position.py

@@ -1,4 +1,4 @@
-"""The kinds of attention: where the scores of a head come from, for tokens X [N, dim] of which x is one row."""
+"""The kinds of attention, by how scores are computed from tokens X [N, dim], of which x is one row."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class AttentionConfig(BlockPart):
 
     family: ClassVar[str] = "attention"
     can_narrow_scores: ClassVar[Permission] = UNDECLARED
-    """Whether `qk_dim` may be narrowed: true where `qkv` holds W_q, W_k and W_v, and scores depend on W_q and W_k only by
+    """Permission to narrow `qk_dim`: true where `qkv` holds W_q, W_k and W_v, and scores depend on W_q and W_k only by
     (W_q x + b_q)^T (W_k y + b_k) of each head, so that any change of basis of a head keeps them."""
     can_narrow_values: ClassVar[Permission] = UNDECLARED
-    """Whether `v_dim` may be narrowed: true where a head's output is its values, averaged by weights that sum to one."""
+    """Permission to narrow `v_dim`: true where a head's output is the mean of its values with weights that sum to one."""
     can_apply_positions: ClassVar[Permission] = Permission("its layer applies none")
-    """Whether its layer applies positions that act inside the attention, see `PositionConfig.in_attention`."""
+    """True where its layer applies positions that act inside the attention, see `PositionConfig.in_attention`."""
     has_gram_scores: ClassVar[bool] = False
-    """Whether scores are X X^T, which an online decomposition can truncate."""
+    """True where scores are X X^T, which an online decomposition can truncate."""
 
     heads: Width
     qk_dim: Width
@@ -34,19 +34,19 @@ class AttentionConfig(BlockPart):
     @property
     @abstractmethod
     def query_key_widths(self) -> tuple[int, ...]:
-        """Features that `qkv` computes before the values, all heads together: queries and keys, queries alone, or neither."""
+        """Widths of the parts of `qkv` before the values, over all heads: queries and keys, queries alone, or neither."""
 
     @property
     def qkv_widths(self) -> tuple[int, ...]:
-        """Features of the parts of `qkv`, all heads together; the values are the last."""
+        """Widths of the parts of `qkv`, over all heads; the values are the last."""
         return (*self.query_key_widths, self.heads * self.v_dim)
 
     def linears(self, dim: int) -> dict[LinearName, Shape]:
-        """Shapes of `qkv` and `proj`, see `BlockPart.linears`."""
+        """Return the shapes of `qkv` and `proj`, see `BlockPart.linears`."""
         return {"qkv": (sum(self.qkv_widths), dim), "proj": (dim, self.heads * self.v_dim)}
 
     def macs_per_unit(self, dim: int) -> dict[str, int]:
-        """A unit of `v_dim` is a row of the values and a column of `proj` in every head."""
+        """Return the MACs of a unit of `v_dim`: a row of the values and a column of `proj` in every head."""
         return {"v_dim": 2 * self.heads * dim}
 
 
@@ -57,7 +57,7 @@ AttentionField = Annotated[SerializeAsAny[AttentionConfig], BeforeValidator(ATTE
 
 @ATTENTION_KINDS.register
 class StandardAttentionConfig(AttentionConfig):
-    """Scores Q K^T, with queries and keys of their own."""
+    """Scores Q K^T, with separate queries and keys."""
 
     kind: Literal["standard"] = "standard"
     can_narrow_scores: ClassVar[Permission] = ALLOWED
@@ -66,11 +66,11 @@ class StandardAttentionConfig(AttentionConfig):
 
     @property
     def query_key_widths(self) -> tuple[int, ...]:
-        """Queries and keys."""
+        """Widths of queries and keys."""
         return (self.heads * self.qk_dim,) * 2
 
     def macs_per_unit(self, dim: int) -> dict[str, int]:
-        """A unit of `qk_dim` is a row of the queries and one of the keys in every head."""
+        """Return the MACs of a unit of `v_dim` and of `qk_dim`: for the latter a row of queries and of keys in every head."""
         return {"qk_dim": 2 * self.heads * dim, **super().macs_per_unit(dim)}
 
 
@@ -85,15 +85,15 @@ class SymmetricAttentionConfig(AttentionConfig):
 
     @property
     def query_key_widths(self) -> tuple[int, ...]:
-        """Queries alone."""
+        """Width of the queries alone."""
         return (self.heads * self.qk_dim,)
 
     def own_macs(self) -> dict[LinearName, int]:
-        """Keys are queries times s."""
+        """Return the MACs of the keys, which are queries times s."""
         return {"qkv": self.heads * self.qk_dim}
 
     def own_parameters(self) -> dict[LinearName, int]:
-        """The vector s."""
+        """Return the size of the vector s."""
         return {"qkv": self.heads * self.qk_dim}
 
 
@@ -108,19 +108,19 @@ class CholeskyAttentionConfig(AttentionConfig):
 
     @property
     def query_key_widths(self) -> tuple[int, ...]:
-        """Neither."""
+        """Empty: no queries or keys in `qkv`."""
         return ()
 
     def own_macs(self) -> dict[LinearName, int]:
-        """X_h L_h; the triangle is multiplied as a full matrix."""
+        """Return the MACs of X_h L_h; the triangle is multiplied as a full matrix."""
         return {"qkv": self.heads * self.qk_dim**2}
 
     def own_parameters(self) -> dict[LinearName, int]:
-        """The triangles."""
+        """Return the number of parameters of the triangles."""
         return {"qkv": self.heads * self.qk_dim * (self.qk_dim + 1) // 2}
 
     def accepts_stream(self, dim: int) -> Permission:
-        """Only one whose channels the heads split among them."""
+        """Accept a stream only if its channels are split evenly among the heads."""
         width = self.heads * self.qk_dim
         return ALLOWED if width == dim else Permission(f"splits dim {dim} into heads, but got {width} channels")
 
@@ -137,5 +137,5 @@ class GramAttentionConfig(AttentionConfig):
 
     @property
     def query_key_widths(self) -> tuple[int, ...]:
-        """Neither."""
+        """Empty: no queries or keys in `qkv`."""
         return ()

@@ -15,7 +15,7 @@ from vitnla.model.config.parts import BlockPart, Kinds, LinearName, Ranks, Shape
 
 
 class BlockConfig(Record):
-    """One encoder block. Stored flat: the widths of attention and MLP beside each other, and the names of their kinds.
+    """One encoder block, stored flat: the widths of attention and MLP in one mapping, and the names of their kinds.
 
     `{"heads": 2, "qk_dim": 8, "v_dim": 8, "mlp_dim": 32, "ranks": {}, "attention": "standard", "online": null}` has been the
     form of every config.json since the first; `mlp` names the MLP's kind where it is not `plain`. The same form validates.
@@ -72,19 +72,19 @@ class BlockConfig(Record):
         return self.mlp.mlp_dim
 
     def part(self, name: LinearName) -> BlockPart:
-        """The attention or the MLP, whichever has the linear of that name."""
+        """Return the part, attention or MLP, that has the linear of that name."""
         return self.attention if name in ("qkv", "proj") else self.mlp
 
     def linear_shapes(self, dim: int) -> dict[LinearName, Shape]:
-        """(out_features, in_features) of each linear, for a residual stream of width `dim`."""
+        """Return (out_features, in_features) of each linear, for a residual stream of width `dim`."""
         return {**self.attention.linears(dim), **self.mlp.linears(dim)}
 
     def macs_per_unit(self, dim: int) -> dict[str, int]:
-        """MACs per token of one unit of `qk_dim`, `v_dim` and `mlp_dim`, see `BlockPart.macs_per_unit`."""
+        """Return the MACs per token of one unit of `qk_dim`, `v_dim` and `mlp_dim`, see `BlockPart.macs_per_unit`."""
         return {**self.attention.macs_per_unit(dim), **self.mlp.macs_per_unit(dim)}
 
     def complaints(self, tokens: int, dim: int) -> Iterator[tuple[str, str]]:
-        """What does not fit a sequence of `tokens` tokens of width `dim`: where in the block, and what is wrong there."""
+        """Yield what does not fit a sequence of `tokens` tokens of width `dim`, as (place in the block, reason)."""
         for part in (self.attention, self.mlp):
             largest = part.largest_ranks(dim)
             for name in part.linears(dim):
@@ -99,7 +99,7 @@ class BlockConfig(Record):
             yield ".online", refusal
 
     def changed(self, **fields: Any) -> Self:
-        """The block with some fields replaced, by their names in the stored form, such as `qk_dim=8` or `attention="symmetric"`.
+        """Return the block with some fields replaced, named as in the stored form: `qk_dim=8` or `attention="symmetric"`.
 
         Raises:
             ValidationError: there is no such field, or the values do not fit each other.
@@ -107,7 +107,7 @@ class BlockConfig(Record):
         return self.model_validate({**self.model_dump(), **fields})
 
     def resized(self, sizes: Mapping[str, int]) -> Self:
-        """The block with the widths and the ranks that `sizes` names. Unchecked and so quick: for the costs of many sizes."""
+        """Return the block with the widths and ranks in `sizes`, without validation, to compute the costs of many sizes fast."""
         parts = {
             field: part.model_copy(update={name: size for name, size in sizes.items() if name in type(part).model_fields})
             for field, part in (("attention", self.attention), ("mlp", self.mlp))
@@ -116,7 +116,7 @@ class BlockConfig(Record):
         return self.model_copy(update={**parts, "ranks": self.ranks.model_copy(update=ranks)})
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy with some of the four fields replaced, unchecked.
+        """Return a copy with some of the four fields replaced, without validation.
 
         Raises:
             TypeError: `update` names a width, which is a field of the attention or of the MLP: pydantic would ignore it.
@@ -131,7 +131,7 @@ def _own_fields(part: type[BlockPart]) -> list[str]:
 
 
 def _gathered(values: dict[str, Any], kinds: Kinds[Any], part: Any) -> Any:
-    """A part as a mapping for `Kinds.resolve`, its fields taken out of `values`; a config that is one already stays."""
+    """Return a part as a mapping for `Kinds.resolve`, with its fields taken out of `values`; a config is returned unchanged."""
     if not isinstance(part, str):
         return part
     fields = _own_fields(kinds[part]) if part in kinds else []

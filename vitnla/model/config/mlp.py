@@ -14,7 +14,7 @@ class MlpConfig(BlockPart):
 
     family: ClassVar[str] = "MLP"
     can_narrow_units: ClassVar[Permission] = UNDECLARED
-    """Whether hidden units may be left out: true where a unit depends on its own row of `fc1` alone and reaches the output only
+    """Permission to drop hidden units: true where a unit depends on its own row of `fc1` alone and reaches the output only
     by its column of `fc2`."""
 
     mlp_dim: Width
@@ -34,9 +34,9 @@ class PlainMlpConfig(MlpConfig):
     can_slice_stream: ClassVar[Permission] = ALLOWED
 
     def linears(self, dim: int) -> dict[LinearName, Shape]:
-        """Shapes of `fc1` and `fc2`, see `BlockPart.linears`."""
+        """Return the shapes of `fc1` and `fc2`, see `BlockPart.linears`."""
         return {"fc1": (self.mlp_dim, dim), "fc2": (dim, self.mlp_dim)}
 
     def macs_per_unit(self, dim: int) -> dict[str, int]:
-        """A unit is a row of `fc1` and a column of `fc2`."""
+        """Return the MACs of a unit of `mlp_dim`: a row of `fc1` and a column of `fc2`."""
         return {"mlp_dim": 2 * dim}

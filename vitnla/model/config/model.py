@@ -16,22 +16,22 @@ from vitnla.model.config.position import LearnedPositionConfig, PositionField
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu"]
 Pooling = Literal["cls", "mean", "mean-all", "cls+mean", "cls+dist", "map"]
-"""What the head is given of the encoded tokens; `+` is side by side:
+"""The head's input, from the encoded tokens; `+` is concatenation:
 
 - `cls`: the class token. `mean`: the mean of the patches; `mean-all`: of every token.
 - `cls+dist`: the class token and the first register, which is DeiT's distillation token. One head over both, of half the
-  weights of DeiT's two, is the mean of their answers.
+  weights of DeiT's two, gives the mean of their logits.
 - `map`: multi-head attention pooling (see `AttentionPoolConfig`).
 """
 FinalNorm = Literal["tokens", "pooled", "none"]
-"""Where the last norm stands: on every encoded token, on what pooling makes of them, or nowhere."""
+"""Position of the last norm: on every encoded token, on the pooled features, or absent."""
 NormKind = Literal["layer", "rms"]
 
 
 class AttentionPoolConfig(Record):
     """Pooling by one learned query that attends to the patches, then an MLP on the residual sum (SigLIP's head).
 
-    Its width `dim` is its own, so that a narrower residual stream leaves it as it was.
+    Its width `dim` is independent of the residual stream, so narrowing the stream does not change it.
     """
 
     dim: Width
@@ -61,19 +61,19 @@ class ViTConfig(Record):
     activation: Activation = "gelu"
     layer_scale: bool = False
     norm: NormKind = "layer"
-    """`layer` is LayerNorm; `rms` divides by the root mean square alone, which `pca-slice` turns every LayerNorm into."""
+    """`layer` is LayerNorm; `rms` divides by the root mean square only; `pca-slice` turns every LayerNorm into the latter."""
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6
     head_hidden: Width | None = None
     """Hidden width of the MLP head; `None` is a single linear layer."""
     attention_pool: AttentionPoolConfig | None = None
-    """For pooling `map`."""
+    """Config of the attention pool, for pooling `map`."""
     embed_norm: bool = False
     """A LayerNorm between the embedding and the first block, as in CLIP."""
     final_norm: FinalNorm = "tokens"
     ignore_remainder: bool = False
-    """Pixels right of and below the last whole patch are not read; otherwise there must be none."""
+    """True to ignore pixels right of and below the last whole patch; otherwise there must be none."""
     position: PositionField = LearnedPositionConfig()
-    """How tokens know where they are. Stored only where it is not `learned`, which was once the only kind."""
+    """Position encoding. Stored only where it is not `learned`, the only kind in older configs."""
 
     @model_serializer(mode="wrap")
     def _stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class ViTConfig(Record):
         attention_pool: AttentionPoolConfig | None = None, embed_norm: bool = False, final_norm: FinalNorm = "tokens",
         ignore_remainder: bool = False,
     ) -> Self:  # fmt: skip
-        """A dense ViT in the usual terms (`dim`, `depth`, `heads`, `mlp_ratio`): all blocks alike.
+        """Return a dense ViT with equal blocks, in the usual terms (`dim`, `depth`, `heads`, `mlp_ratio`).
 
         Raises:
             InputError: a width is not positive, or `dim` is not a multiple of `heads`.
@@ -133,7 +133,7 @@ class ViTConfig(Record):
             raise InputError(f"model shape: {first_complaint(error)}", "change the named width") from error
 
     def exportable(self) -> Self:
-        """The same model by operators that a graph can hold: no unused factors, truncations by matrix products, gains in the weights."""
+        """Return an equivalent config that a graph can express: no unused factors, truncation by matrix products, gains folded."""
         blocks = [block.model_copy(update={"online": block.online and block.online.exportable()}) for block in self.blocks]
         # A truncation stands between proj and the gain, which then cannot become part of proj's weights.
         folded = not any(block.online is not None and block.online.site == "output" for block in blocks)
@@ -141,7 +141,7 @@ class ViTConfig(Record):
 
     @property
     def features(self) -> int:
-        """Width of what the head is given."""
+        """Width of the head's input."""
         if self.attention_pool is not None:
             return self.attention_pool.dim
         return self.dim * (2 if "+" in self.pooling else 1)
@@ -158,32 +158,32 @@ class ViTConfig(Record):
 
     @property
     def tokens(self) -> int:
-        """Length of the sequence that the encoder sees."""
+        """Length of the encoder's token sequence."""
         return self.prefix_tokens + self.patches
 
     def can_narrow_scores(self, block: int) -> Permission:
-        """Whether a block's `qk_dim` may be narrowed, by its attention and by the positions."""
+        """Return the permission to narrow a block's `qk_dim`, of its attention and of the positions."""
         attention = self.blocks[block].attention
         return _all_of((attention, attention.can_narrow_scores), (self.position, self.position.can_narrow_scores))
 
     def can_narrow_values(self, block: int) -> Permission:
-        """Whether a block's `v_dim` may be narrowed."""
+        """Return the permission to narrow a block's `v_dim`."""
         attention = self.blocks[block].attention
         return _all_of((attention, attention.can_narrow_values))
 
     def can_narrow_units(self, block: int) -> Permission:
-        """Whether a block's `mlp_dim` may be narrowed."""
+        """Return the permission to narrow a block's `mlp_dim`."""
         mlp = self.blocks[block].mlp
         return _all_of((mlp, mlp.can_narrow_units))
 
     def can_slice_stream(self, block: int) -> Permission:
-        """Whether a block allows that the residual stream is rotated and narrowed."""
+        """Return a block's permission to rotate and narrow the residual stream."""
         chosen = self.blocks[block]
         parts = (chosen.attention, chosen.mlp, self.position, *((chosen.online,) if chosen.online is not None else ()))
         return _all_of(*((part, part.can_slice_stream) for part in parts))
 
 
 def _all_of(*asked: tuple[KindConfig, Permission]) -> Permission:
-    """Allowed where every part allows it, else the first refusal with the name of its part."""
+    """Return a grant if every part grants it, else the first refusal with the name of its part."""
     refusals = (f"{part.label}: {permission.refusal}" for part, permission in asked if not permission)
     return Permission(next(refusals, None))

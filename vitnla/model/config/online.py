@@ -1,4 +1,4 @@
-"""Decompositions of activations at every forward pass, as in the slide deck: see `vitnla.model.layers.deck`."""
+"""Decompositions of activations in every forward pass, as in the slide deck: see `vitnla.model.layers.deck`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pydantic import Field
 from vitnla.model.config.parts import ALLOWED, KindConfig, Permission, Width
 
 Site = Literal["input", "scores", "output"]
-"""What is decomposed: the tokens that the attention is given, its scores, or its output."""
+"""The decomposed activation: the attention's input tokens, its scores, or its output."""
 
 
 class OnlineConfig(KindConfig):
-    """What a block decomposes at every forward pass."""
+    """Decomposition of an activation in every forward pass of a block."""
 
     family: ClassVar[str] = "online"
     can_slice_stream: ClassVar[Permission] = Permission("it decomposes activations of the whole stream")
@@ -24,18 +24,18 @@ class StoredFactor(OnlineConfig):
 
     kind: Literal["cholesky"] = "cholesky"
     epsilon: Annotated[float, Field(gt=0)] = 1e-3
-    """Relative to the mean of the diagonal of x x^T."""
+    """Ridge, relative to the mean of the diagonal of x x^T."""
 
     @property
     def site(self) -> Site:
-        """The tokens."""
+        """The decomposed activation: the input tokens."""
         return "input"
 
     def exportable(self) -> None:
-        """Nothing: a graph leaves the unused factor out."""
+        """Return None: an exported graph omits the unused factor."""
 
     def accepts(self, tokens: int, dim: int) -> Permission:
-        """Any sequence: nothing is truncated."""
+        """Accept any sequence: nothing is truncated."""
         return ALLOWED
 
 
@@ -45,19 +45,19 @@ class Truncation(OnlineConfig):
     kind: Literal["pca", "svd", "tensor"]
     rank: Width
     form: Literal["exact", "matmul"] = "exact"
-    """By eigenvectors, or by matrix products alone, which is what a graph without such an operator can hold."""
+    """Algorithm: `exact` by eigenvectors, `matmul` by matrix products only, for graphs without an eigenvector operator."""
 
     @property
     def site(self) -> Site:
-        """The scores or the output."""
+        """The decomposed activation: the scores or the output."""
         return "output" if self.kind == "svd" else "scores"
 
     def exportable(self) -> Truncation:
-        """The same by matrix products alone."""
+        """Return the same truncation by matrix products only."""
         return self.model_copy(update={"form": "matmul"})
 
     def accepts(self, tokens: int, dim: int) -> Permission:
-        """Whether the rank is at most the full one, for a sequence of `tokens` tokens of width `dim`."""
+        """Accept a sequence of `tokens` tokens of width `dim` if the rank is at most its full rank."""
         full = min(tokens, dim) if self.site == "output" else tokens
         return ALLOWED if self.rank <= full else Permission(f"rank must be at most {full}, but got {self.rank}")
 

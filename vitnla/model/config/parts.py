@@ -1,4 +1,4 @@
-"""What the kinds of attention, MLP and position have in common: permissions, linears and their cost, and lookup by kind."""
+"""Base classes of the kinds of attention, MLP and position: permissions, linears and their cost, and lookup by kind."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ class Ranks(Record):
 
 
 def linear_macs(shape: Shape, rank: int | None, tokens: int) -> int:
-    """MACs of a linear of (out, in) features over `tokens` tokens: dense, or as two GEMMs through `rank`."""
+    """Return the MACs of a linear of (out, in) features over `tokens` tokens: dense, or as two GEMMs through `rank`."""
     rows, columns = shape
     return tokens * (rows * columns if rank is None else rank * (rows + columns))
 
 
 def linear_parameters(shape: Shape, rank: int | None) -> int:
-    """Weights and bias of the same linear."""
+    """Return the number of parameters of the same linear, bias included."""
     return linear_macs(shape, rank, tokens=1) + shape[0]
 
 
 @dataclass(frozen=True)
 class Permission:
-    """Whether something may be done to a part of a model: true, or false with the reason in `refusal`."""
+    """Permission to change a part of a model: true, or false with the reason in `refusal`."""
 
     refusal: str | None = None
 
@@ -51,7 +51,7 @@ class Permission:
 
 ALLOWED = Permission()
 UNDECLARED = Permission("it does not declare that this keeps what it computes")
-"""What every permission of a new kind is until the kind declares another."""
+"""Default of every permission of a new kind, until the kind declares another."""
 
 
 class KindConfig(Record, ABC):
@@ -67,41 +67,41 @@ class KindConfig(Record, ABC):
 
 
 class BlockPart(KindConfig, ABC):
-    """A residual branch of an encoder block: its linears, what they cost, and which of its parts may be narrowed."""
+    """A residual branch of an encoder block: its linears, their cost, and permissions to narrow its parts."""
 
     can_slice_stream: ClassVar[Permission] = UNDECLARED
-    """Whether the residual stream may be rotated and narrowed: true where its linears alone read and write the stream."""
+    """Permission to rotate and narrow the residual stream: true where its linears alone read and write the stream."""
 
     @abstractmethod
     def linears(self, dim: int) -> dict[LinearName, Shape]:
-        """Shape of each linear, in the order in which they run, for a residual stream of width `dim`."""
+        """Return the shape of each linear, in the order in which they run, for a residual stream of width `dim`."""
 
     @abstractmethod
     def macs_per_unit(self, dim: int) -> dict[str, int]:
-        """MACs per token that one unit of a width costs, by the width's name, for the widths that can be narrowed by units."""
+        """Return the MACs per token of one unit of each width that can be narrowed by units, by the width's name."""
 
     def largest_ranks(self, dim: int) -> dict[LinearName, int]:
-        """The largest rank that each linear accepts; one that is not named must stay dense."""
+        """Return the largest rank that each linear accepts; a linear that is absent must stay dense."""
         return {name: min(shape) for name, shape in self.linears(dim).items()}
 
     def macs(self, name: LinearName, dim: int, rank: int | None) -> int:
-        """MACs per token of one linear, with what `own_macs` adds to it."""
+        """Return the MACs per token of one linear, `own_macs` included."""
         return linear_macs(self.linears(dim)[name], rank, tokens=1) + self.own_macs().get(name, 0)
 
     def parameters(self, name: LinearName, dim: int, rank: int | None) -> int:
-        """Weights and bias of one linear, with what `own_parameters` adds to it."""
+        """Return the number of parameters of one linear, bias and `own_parameters` included."""
         return linear_parameters(self.linears(dim)[name], rank) + self.own_parameters().get(name, 0)
 
     def own_macs(self) -> dict[LinearName, int]:
-        """MACs per token beside those of the linears, such as X_h L_h, by the linear whose place they take."""
+        """Return the MACs per token beside those of the linears, such as X_h L_h, by the linear they replace."""
         return {}
 
     def own_parameters(self) -> dict[LinearName, int]:
-        """Parameters beside those of the linears, by the linear whose place they take."""
+        """Return the number of parameters beside those of the linears, by the linear they replace."""
         return {}
 
     def accepts_stream(self, dim: int) -> Permission:
-        """Whether this part can read a residual stream of that width."""
+        """Return whether this part can read a residual stream of that width, with the reason where it cannot."""
         return ALLOWED
 
 

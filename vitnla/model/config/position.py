@@ -1,4 +1,4 @@
-"""The kinds of position: how a model knows where in the image a token comes from."""
+"""The kinds of position encoding."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from vitnla.model.config.parts import ALLOWED, UNDECLARED, KindConfig, Kinds, Pe
 
 
 class PositionConfig(KindConfig):
-    """Positions of the whole model. A kind that acts inside the attention has a say in what may be done to the attention.
+    """Position encoding of the whole model. A kind that acts inside the attention may restrict changes to the attention.
 
-    Every permission of a new kind is a refusal until it declares another: a rotation of queries and keys, say, does not commute
+    Every permission of a new kind is a refusal until it declares another: a rotation of queries and keys, e.g., does not commute
     with the change of basis that narrows them.
     """
 
     family: ClassVar[str] = "position"
     can_narrow_scores: ClassVar[Permission] = UNDECLARED
-    """Whether a head's queries and keys may change their basis, see `AttentionConfig.can_narrow_scores`."""
+    """Permission to change the basis of a head's queries and keys, see `AttentionConfig.can_narrow_scores`."""
     can_slice_stream: ClassVar[Permission] = UNDECLARED
-    """Whether the residual stream may be rotated and narrowed, see `BlockPart.can_slice_stream`."""
+    """Permission to rotate and narrow the residual stream, see `BlockPart.can_slice_stream`."""
     can_drop_tokens: ClassVar[Permission] = UNDECLARED
-    """Whether the encoder may be given some of the tokens only, as training does."""
+    """Permission to run the encoder on a subset of the tokens, as training does."""
     in_attention: ClassVar[bool] = True
-    """Whether positions act on queries, keys or scores, so that the layer of every attention has to apply them."""
+    """True where positions act on queries, keys or scores, so that the layer of every attention has to apply them."""
     has_table: ClassVar[bool] = False
-    """Whether the model has a parameter `pos_embed` [tokens, dim] that is added to the embedded tokens."""
+    """True where the model has a parameter `pos_embed` [tokens, dim] that is added to the embedded tokens."""
 
 
 POSITION_KINDS: Kinds[PositionConfig] = Kinds("position")

@@ -1,4 +1,4 @@
-"""The encoder block, of whatever attention and MLP its config names."""
+"""The encoder block, with the attention and MLP named in its config."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., dim] -> [..., dim]."""
+        """Compute [..., dim] -> [..., dim]."""
         return x * self.gamma
 
 
 class Block(nn.Module):
     """Pre-norm encoder block: x + ls1(attn(norm1(x))), then x + ls2(mlp(norm2(x))).
 
-    An online row stores a factor of norm1(x) or truncates attn(...); both are identities elsewhere.
+    An online method stores a factor of norm1(x) or truncates attn(...); otherwise both are identities.
     """
 
     def __init__(self, model: ViTConfig, config: BlockConfig) -> None:
@@ -43,7 +43,7 @@ class Block(nn.Module):
         self.ls2 = LayerScale(dim) if model.layer_scale else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, N, dim] -> [B, N, dim]."""
+        """Compute [B, N, dim] -> [B, N, dim]."""
         x = x + self.ls1(self.truncate(self.attn(self.store(self.norm1(x)))))
         out: Tensor = x + self.ls2(self.mlp(self.norm2(x)))
         return out

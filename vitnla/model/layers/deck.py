@@ -1,11 +1,11 @@
-"""The slide deck's blocks: decompositions of activations inside `forward`, at every step.
+"""The slide deck's blocks: decompositions of activations inside `forward`, in every pass.
 
-They are here to reproduce the deck's findings. They add work and save none: the deployable methods decompose weights, once.
+They reproduce the deck's findings. They add work and save none: the deployable methods decompose weights, once.
 Each block is the canonical pre-norm block with one thing changed; X [N, dim] are the tokens that its attention sees, i.e.
-after the LayerNorm. What the record of the deck leaves open is settled here and marked "chosen".
+after the LayerNorm. Details that the deck does not specify are marked "chosen".
 
-Truncations have two forms of equal result. `exact` takes eigenvectors in float64, with gradients that stay finite where
-singular values coincide. `matmul` has nothing but matrix products, in float32, for graphs: ONNX has no SVD and no Cholesky.
+Truncation has two forms of equal result. `exact` takes eigenvectors in float64, with gradients that stay finite where
+singular values coincide. `matmul` uses matrix products only, in float32, for graphs: ONNX has no SVD and no Cholesky.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from vitnla.model.layers.attention import ATTENTIONS, Attention
 class StoredCholesky(nn.Module):
     """`cholesky-online`: A = X X^T + epsilon I, A = L L^T.
 
-    L stands in `factor` ([B, N, N] float64, of the last forward pass) beside the block's output, which does not depend on it.
+    L is stored in `factor` ([B, N, N] float64, of the last forward pass); the block's output does not depend on it.
     X X^T has rank dim at most, so for more tokens than channels it needs the ridge. Chosen: epsilon is relative to the mean
-    of the diagonal, and L takes part in no gradient, since nothing uses it.
+    of the diagonal, and L has no gradient, since nothing uses it.
     """
 
     def __init__(self, epsilon: float) -> None:
@@ -36,7 +36,7 @@ class StoredCholesky(nn.Module):
         self.factor: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """X [B, N, dim] as it came.
+        """Return X [B, N, dim] unchanged.
 
         Raises:
             InputError: A is not positive definite.
@@ -55,7 +55,7 @@ class StoredCholesky(nn.Module):
 class TruncatedOutput(nn.Module):
     """`svd-online` (the deck's TransformerBlockSVD): Y = U S V^T, Y_r = U_r S_r V_r^T for the attention output Y of each image.
 
-    Then the residual sum, LayerNorm and the two-layer feed-forward network as ever. Chosen: Y is taken before the residual sum.
+    Residual sum, LayerNorm and the two-layer feed-forward network follow unchanged. Chosen: Y is taken before the residual sum.
     """
 
     def __init__(self, config: Truncation) -> None:
@@ -63,18 +63,18 @@ class TruncatedOutput(nn.Module):
         self.config = config
 
     def forward(self, y: Tensor) -> Tensor:
-        """Y [B, N, dim] -> Y_r [B, N, dim]."""
+        """Compute Y [B, N, dim] -> Y_r [B, N, dim]."""
         return truncate(y, self.config)
 
 
 class GramScores(nn.Module):
-    """Attention scores without weights, A = X X^T, as they are or truncated. Every head has the same.
+    """Attention scores without weights, A = X X^T, exact or truncated. All heads share them.
 
     `pca-online`: A_r = m + (A - m) V_r V_r^T, with m [N] the mean row of A and V_r the first r principal components of its
-    rows, i.e. the top eigenvectors of (A - m)^T (A - m), for each image by itself.
+    rows, i.e. the top eigenvectors of (A - m)^T (A - m), for each image separately.
 
     `tensor-online`: the attention tensor A [B, N, N] of a batch is reshaped to (-1, N), truncated to U_r S_r V_r^T and reshaped
-    back: A_r = A V_r V_r^T. Its images share one V_r, so a prediction depends on the batch that an image comes in. At batch 1
+    back: A_r = A V_r V_r^T. Its images share one V_r, so a prediction depends on the other images of its batch. At batch 1
     it is a PCA of A without the mean.
 
     Chosen: attention is softmax(A_r / sqrt(dim)) W_v x, since the deck's A takes the place of Q K^T.
@@ -85,7 +85,7 @@ class GramScores(nn.Module):
         self.config = config
 
     def forward(self, x: Tensor) -> Tensor:
-        """X [B, N, dim] -> A_r [B, 1, N, N], in float64 in the exact form."""
+        """Compute X [B, N, dim] -> A_r [B, 1, N, N], in float64 in the exact form."""
         x = x.double() if self.config is not None and self.config.form == "exact" else x
         scores = x @ x.mT
         if self.config is not None and self.config.kind == "pca":
@@ -111,14 +111,14 @@ class CholeskyQueries(nn.Module):
         self.packed = nn.Parameter(torch.zeros(self.heads * self.width * (self.width + 1) // 2))
 
     def factors(self) -> Tensor:
-        """L [heads, d_k, d_k], lower triangular."""
+        """Return L [heads, d_k, d_k], lower triangular."""
         rows, columns = torch.tril_indices(self.width, self.width, device=self.packed.device)
         lower = self.packed.new_zeros(self.heads, self.width * self.width)
         filled = lower.index_copy(1, rows * self.width + columns, self.packed.reshape(self.heads, -1))
         return filled.reshape(self.heads, self.width, self.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """X [B, N, heads x d_k] -> X_h L_h [B, heads, N, d_k]."""
+        """Compute X [B, N, heads x d_k] -> X_h L_h [B, heads, N, d_k]."""
         channels = x.reshape(*x.shape[:-1], self.heads, self.width).transpose(-2, -3)
         return channels @ self.factors()
 
@@ -131,12 +131,12 @@ class CholeskyAttention(Attention):
         self.queries = CholeskyQueries(block.attention)
 
     def queries_keys(self, x: Tensor, parts: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """The same for both, from the tokens."""
+        """Return the same tensor for queries and keys, from the tokens."""
         queries = self.queries(x)
         return queries, queries
 
     def start_scores(self, near_identity: Callable[[int], Tensor]) -> list[Tensor]:
-        """L L^T near the identity, see `Attention.start_scores`; `qkv` has no rows for it."""
+        """Initialise L L^T near the identity, see `Attention.start_scores`; `qkv` has no rows for it."""
         factors = [nearest_psd_factor(near_identity(self.qk_dim)) for _ in range(self.heads)]
         self.queries.packed.copy_(pack_triangles(torch.stack(factors)))
         return []
@@ -154,12 +154,12 @@ class GramAttention(Attention):
         self.scores = GramScores(online if isinstance(online, Truncation) and online.site == "scores" else None)
 
     def attend(self, x: Tensor, parts: list[Tensor], v: Tensor) -> Tensor:
-        """Weighted values by head, all heads with the weights softmax(A / sqrt(dim))."""
+        """Compute weighted values by head, all heads with the weights softmax(A / sqrt(dim))."""
         weights: Tensor = (self.scores(x) / x.shape[-1] ** 0.5).softmax(-1)
         return weights.to(v.dtype) @ v
 
     def start_scores(self, near_identity: Callable[[int], Tensor]) -> list[Tensor]:
-        """Nothing: the scores have no weights."""
+        """Return no rows: the scores have no weights."""
         return []
 
 
@@ -167,15 +167,15 @@ ATTENTIONS.add("gram", GramAttention)
 
 
 def pack_triangles(factors: Tensor) -> Tensor:
-    """Lower triangles of [heads, d_k, d_k], as `CholeskyQueries.packed` holds them."""
+    """Return the lower triangles of [heads, d_k, d_k], in the layout of `CholeskyQueries.packed`."""
     rows, columns = torch.tril_indices(*factors.shape[-2:], device=factors.device)
     return factors[:, rows, columns].reshape(-1)
 
 
 def truncate(y: Tensor, config: Truncation) -> Tensor:
-    """The nearest matrix of rank `config.rank` to each [..., m, n], in its own float type; y itself where it has no more.
+    """Return the nearest matrix of rank `config.rank` to each [..., m, n], in its own dtype; y itself if its rank is no larger.
 
-    Y P with P = V_r V_r^T from the top eigenvectors of Y^T Y, or P Y with P = U_r U_r^T where m < n.
+    The result is Y P with P = V_r V_r^T from the top eigenvectors of Y^T Y, or P Y with P = U_r U_r^T where m < n.
     """
     rows, columns = y.shape[-2:]
     if config.rank >= min(rows, columns):

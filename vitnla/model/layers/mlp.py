@@ -14,7 +14,7 @@ from vitnla.model.layers.linear import linears
 
 
 def activation(name: Activation, x: Tensor) -> Tensor:
-    """Elementwise activation by its name in the config."""
+    """Apply the elementwise activation of that name in the config."""
     if name == "gelu":
         return F.gelu(x)
     if name == "gelu_tanh":
@@ -25,7 +25,7 @@ def activation(name: Activation, x: Tensor) -> Tensor:
 
 
 class Mlp(nn.Module):
-    """fc2(hidden(x)); a kind says what the hidden units are."""
+    """MLP fc2(hidden(x)); subclasses define the hidden units."""
 
     def __init__(self, model: ViTConfig, block: BlockConfig) -> None:
         super().__init__()
@@ -33,24 +33,24 @@ class Mlp(nn.Module):
         self.fc1, self.fc2 = linears(block.mlp, model.dim, block.ranks)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, N, dim] -> [B, N, dim]."""
+        """Compute [B, N, dim] -> [B, N, dim]."""
         out: Tensor = self.fc2(self.hidden(x))
         return out
 
     def hidden(self, x: Tensor) -> Tensor:
-        """What `fc2` is given: [B, N, dim] -> [B, N, mlp_dim]."""
+        """Compute the input of `fc2`: [B, N, dim] -> [B, N, mlp_dim]."""
         raise NotImplementedError
 
 
 MLPS: Registry[Callable[[ViTConfig, BlockConfig], Mlp]] = Registry("MLP layer")
-"""By the kind of the block's MLP."""
+"""MLP layers by the kind of the block's MLP."""
 
 
 class PlainMlp(Mlp):
     """fc2(act(fc1(x)))."""
 
     def hidden(self, x: Tensor) -> Tensor:
-        """What `fc2` is given: [B, N, dim] -> [B, N, mlp_dim]."""
+        """Compute the input of `fc2`: [B, N, dim] -> [B, N, mlp_dim]."""
         return activation(self.act, self.fc1(x))
 
 

@@ -16,10 +16,10 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., dim] -> [..., dim]."""
+        """Compute [..., dim] -> [..., dim]."""
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
 
 
 def norm(kind: NormKind, dim: int, eps: float) -> nn.Module:
-    """The norm of a residual stream by its name in the config."""
+    """Return the norm of a residual stream by its name in the config."""
     return nn.LayerNorm(dim, eps=eps) if kind == "layer" else RMSNorm(eps)

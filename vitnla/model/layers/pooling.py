@@ -27,7 +27,7 @@ class AttentionPool(nn.Module):
         self.fc2 = nn.Linear(config.mlp_dim, config.dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, N, stream] -> [B, dim]."""
+        """Compute [B, N, stream] -> [B, dim]."""
         keys, values = (self._by_head(part) for part in self.kv(x).chunk(2, dim=-1))
         query = self._by_head(self.query.expand(x.shape[0], 1, -1))
         mixed = F.scaled_dot_product_attention(query, keys, values)
@@ -36,5 +36,5 @@ class AttentionPool(nn.Module):
         return out
 
     def _by_head(self, part: Tensor) -> Tensor:
-        """[B, N, dim] -> [B, heads, N, dim / heads]."""
+        """Reshape [B, N, dim] -> [B, heads, N, dim / heads]."""
         return part.reshape(*part.shape[:2], self.heads, -1).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""What a kind of position adds to the embedded tokens."""
+"""Position tables added to the embedded tokens, by kind."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from vitnla.common.registry import Registry
 from vitnla.model.config import ViTConfig
 
 TABLES: Registry[Callable[[ViTConfig], nn.Parameter | None]] = Registry("position layer")
-"""By the kind of position: its table [tokens, dim], or None for a kind that acts inside the attention. A model with positions of
+"""The table [tokens, dim] by kind of position, or None for a kind that acts inside the attention. A model with positions of
 a kind that is not here cannot be built, so no attention runs without positions that its config asks for."""
 
 
 def learned_table(config: ViTConfig) -> nn.Parameter:
-    """A vector for every token, prefix tokens included: [tokens, dim], zero."""
+    """Return a zero table [tokens, dim] with a vector for every token, prefix tokens included."""
     return nn.Parameter(torch.zeros(config.tokens, config.dim))
 
 

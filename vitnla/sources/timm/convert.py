@@ -33,7 +33,7 @@ _POOLS: dict[str, Pooling] = {"token": "cls", "avg": "mean", "map": "map"}
 
 
 def convert_timm(module: Any, origin: str) -> Converted:
-    """The canonical form of a timm ViT; classes are numbered. A tower without a head gives its pooled features.
+    """Convert a timm ViT to the canonical form; classes are numbered. A tower without a head gives its pooled features.
 
     Raises:
         InputError: a part is not supported; names it.
@@ -85,7 +85,7 @@ def _positions(module: Any, source: SourceTensors, prefix: int) -> Tensor:
 
 
 def _attention_pool(module: Any, source: SourceTensors, tensors: dict[str, Tensor]) -> AttentionPoolConfig | None:
-    """The pool's config; its tensors are added to `tensors`."""
+    """Return the pool's config; its tensors are added to `tensors`."""
     if (pool := module.attn_pool) is None:
         return None
     query = source.take("attn_pool.latent")[0]

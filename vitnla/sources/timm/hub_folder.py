@@ -13,7 +13,7 @@ from vitnla.common.schema import Record, first_complaint
 from vitnla.model.checkpoint import CONFIG
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
-"""As timm looks for them."""
+"""Names of weight files, in timm's search order."""
 _OUTSIDE = ("mean", "std", "crop_pct", "interpolation", "crop_mode")
 
 
@@ -29,7 +29,7 @@ class _Config(Record):
 
 @dataclass(frozen=True)
 class HubFolder:
-    """What such a folder says.
+    """Contents of such a folder.
 
     Args:
         architecture: timm's name of the model.
@@ -37,7 +37,7 @@ class HubFolder:
         pretrained_cfg: sizes, mean, std, crop and interpolation.
         labels: class names in the order of the outputs, where there are any.
         weights: the file of weights.
-        notes: where two of its places disagree, and which one is taken.
+        notes: conflicts between its entries, and which one is taken.
     """
 
     architecture: str
@@ -49,7 +49,7 @@ class HubFolder:
 
 
 def is_hub_folder(folder: Path) -> bool:
-    """Whether `config.json` there is timm's: it names an `architecture`, which neither transformers' nor ours does."""
+    """Return whether `config.json` there is timm's: only timm's has an `architecture`, not transformers' or ours."""
     try:
         text = (folder / CONFIG).read_bytes()
     except OSError:
@@ -62,7 +62,7 @@ def is_hub_folder(folder: Path) -> bool:
 
 
 def read_hub_folder(folder: Path) -> HubFolder:
-    """Read the folder as timm does: `model_args` and `pretrained_cfg` decide; what stands outside of them fills gaps.
+    """Read the folder as timm does: `model_args` and `pretrained_cfg` take precedence; other entries fill gaps.
 
     Raises:
         InputError: a file is missing, or `config.json` is not timm's.

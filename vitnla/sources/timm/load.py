@@ -63,7 +63,7 @@ def load_timm_folder(folder: Path, spec: str, options: SourceOptions) -> SourceM
 
 
 def _require(name: str, spec: str) -> Any:
-    """Timm, if it has a model of that name."""
+    """Return timm, if it has a model of that name."""
     timm = import_library("timm", spec)
     if not timm.is_model(name):
         close = ", ".join(get_close_matches(name, timm.list_models(), 3)) or "see timm.list_models('vit_*')"
@@ -75,7 +75,7 @@ def _source(
     built: Built, spec: str, options: SourceOptions, pretrained_cfg: Any, digest: str | None, labels: tuple[str, ...] | None,
     *, assumed: str | None = None,
 ) -> SourceModel:  # fmt: skip
-    """The canonical model, compared with timm's, its preprocessing and class names; `assumed` names whose preprocessing is taken."""
+    """Return the canonical model, checked against timm's, with preprocessing (of `assumed`, if given) and class names."""
     module = built.module
     converted = convert_timm(module, spec)
     model = canonical(converted, spec)

@@ -24,7 +24,7 @@ _SIZES = {
     "img_size": "image size", "in_chans": "channels", "patch_size": "patch size", "reg_tokens": "registers",
     "class_token": "class token", "depth": "blocks",
 }  # fmt: skip
-"""Arguments that a file decides and that are worth a word where they differ from the name's default."""
+"""Arguments decided by a file, with a note to the user where they differ from the name's default."""
 _EQUIVALENT = (
     "init_values",
     "qkv_bias",
@@ -41,14 +41,14 @@ _EQUIVALENT = (
 
 @dataclass(frozen=True)
 class Built:
-    """A module in evaluation mode, and what was decided or assumed on the way, for the user."""
+    """A module in evaluation mode, and notes for the user on what was decided or assumed."""
 
     module: Any
     notes: tuple[str, ...] = ()
 
 
 def build_meta(timm: Any, name: str, spec: str, arguments: Mapping[str, Any] | None = None) -> Any:
-    """The module without storage, if its architecture is supported.
+    """Build the module without storage, if its architecture is supported.
 
     Raises:
         InputError: a part is not supported, or timm refuses an argument; names it.
@@ -60,7 +60,7 @@ def build_meta(timm: Any, name: str, spec: str, arguments: Mapping[str, Any] | N
 
 
 def build_default(timm: Any, name: str, spec: str, options: SourceOptions, *, pretrained: bool) -> Built:
-    """The module by the name alone: timm's own weights, or random ones.
+    """Build the module by its name alone, with timm's own weights or random ones.
 
     Raises:
         InputError: timm refuses an argument.
@@ -79,9 +79,9 @@ def build_default(timm: Any, name: str, spec: str, options: SourceOptions, *, pr
 def build_from_file(
     timm: Any, name: str, spec: str, file: Path, options: SourceOptions, folder: Mapping[str, Any] | None = None
 ) -> Built:
-    """The module with the weights of a file.
+    """Build the module with the weights of a file.
 
-    The shapes of its tensors decide first; then `options.model_args`, which may not contradict them; then the arguments in the
+    Precedence: the shapes of its tensors; then `options.model_args`, which may not contradict them; then the arguments in the
     `folder` that the file came in; then the defaults of the name.
 
     Raises:
@@ -144,7 +144,7 @@ def build_from_file(
 def _renamed(
     timm: Any, name: str, spec: str, file: Path, tensors: dict[str, Tensor], key: str | None
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors by timm's names: without a trainer's prefix, and out of other formats that timm reads. Nothing is resampled."""
+    """Return the tensors by timm's names: prefixes removed, other formats that timm reads converted, nothing resampled."""
     notes: tuple[str, ...] = ()
     if not any("visual." in tensor for tensor in tensors):  # CLIP and its kin, whose prefixes timm itself knows
         inner = without_prefix(tensors, ANCHORS, str(file), key, HEAD)
@@ -173,7 +173,7 @@ def _agree(given: Mapping[str, Any], stated: Mapping[str, Any], origin: str) -> 
 
 
 def _assumed(module: Any, name: str, given: Mapping[str, Any]) -> tuple[str, ...]:
-    """What no tensor says and nobody gave."""
+    """Return notes on arguments that neither the tensors nor the user determine."""
     first = module.blocks[0]
     parts = {
         "num_heads": f"{first.attn.num_heads} heads", "act_layer": f"activation {type(first.mlp.act).__name__}",
@@ -185,12 +185,12 @@ def _assumed(module: Any, name: str, given: Mapping[str, Any]) -> tuple[str, ...
 
 
 def _plain(value: Any) -> Any:
-    """A pair of equal sides as one number."""
+    """Return a pair of equal sides as one number."""
     return value[0] if isinstance(value, list | tuple) and len(set(value)) == 1 else value
 
 
 def _create(timm: Any, name: str, spec: str, arguments: Mapping[str, Any], *, pretrained: bool = False) -> Any:
-    """`timm.create_model`, with arguments of the model's constructor only.
+    """Call `timm.create_model`, with arguments of the model's constructor only.
 
     Raises:
         InputError: an argument is not known, or timm refuses its value.

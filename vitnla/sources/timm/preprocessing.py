@@ -1,4 +1,4 @@
-"""What timm's own evaluation transform does, and the class names that come with timm's own weights."""
+"""Preprocessing of timm's evaluation transform, and the class names of timm's own weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the names and shapes of a timm ViT's tensors say about its architecture, as arguments of its constructor."""
+"""Constructor arguments of a timm ViT, inferred from the names and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def pooling_arguments(
 
 
 def _grid(positions: int, prefix: int, no_prefix_positions: bool, origin: str) -> tuple[int, bool]:
-    """Side of the grid of patches, and whether prefix tokens have no positions; the name's default goes first."""
+    """Return the side of the patch grid, and whether prefix tokens lack positions; the name's default is tried first."""
     for without in (no_prefix_positions, not no_prefix_positions):
         patches = positions - (0 if without else prefix)
         side = round(max(patches, 0) ** 0.5)

@@ -83,7 +83,7 @@ def load_torchvision(rest: str, options: SourceOptions = NO_OPTIONS) -> SourceMo
 
 
 def convert_torchvision(module: Any, origin: str) -> Converted:
-    """The canonical form of a torchvision `VisionTransformer`; classes are numbered.
+    """Convert a torchvision `VisionTransformer` to the canonical form; classes are numbered.
 
     Raises:
         InputError: a part is not supported; names it.
@@ -111,7 +111,7 @@ def convert_torchvision(module: Any, origin: str) -> Converted:
 
 
 def _head(module: Any, source: SourceTensors) -> tuple[dict[str, Tensor], int | None, int]:
-    """Head tensors, the width of a hidden layer, and the number of outputs; without a head (`heads = Identity()`) the embedding."""
+    """Return head tensors, hidden width, and number of outputs; without a head (`heads = Identity()`) the embedding."""
     linears = [name for name, part in module.heads.named_modules(prefix="heads") if isinstance(part, nn.Linear)]
     if not linears:
         return identity_head(module.hidden_dim), None, module.hidden_dim
@@ -123,7 +123,7 @@ def _head(module: Any, source: SourceTensors) -> tuple[dict[str, Tensor], int | 
 
 
 def _random(models: Any, name: str, size: int) -> Any:
-    """Torchvision starts the head at zero, which would tell every image alike: it gets a random one too."""
+    """Build with random weights, the head included: torchvision's zero head would give every image the same logits."""
     with fixed_seed():
         module = models.get_model(name, weights=None, image_size=size)
         nn.init.trunc_normal_(module.heads.head.weight, std=0.02)
@@ -131,7 +131,7 @@ def _random(models: Any, name: str, size: int) -> Any:
 
 
 def _preprocessing(transform: Any, origin: str) -> dict[str, Any]:
-    """Fields of `Preprocessing`, for the size that the transform is for."""
+    """Return fields of `Preprocessing`, for the transform's own size."""
     interpolation = transform.interpolation.value
     if interpolation not in _INTERPOLATIONS:
         raise InputError(f"{origin}: unsupported interpolation '{interpolation}'", f"supported: {', '.join(_INTERPOLATIONS)}")

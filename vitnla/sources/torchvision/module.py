@@ -20,14 +20,14 @@ _STEM, _POSITIONS = "conv_proj.weight", "encoder.pos_embedding"
 
 @dataclass(frozen=True)
 class Built:
-    """A module in evaluation mode, and what was decided or assumed on the way, for the user."""
+    """A module in evaluation mode, and notes for the user on what was decided or assumed."""
 
     module: Any
     notes: tuple[str, ...] = ()
 
 
 def build_from_file(models: Any, name: str, file: Path, options: SourceOptions) -> Built:
-    """The module with the weights of a file, whose shapes decide image size, channels and head.
+    """Build the module with the weights of a file, whose shapes decide image size, channels and head.
 
     The head may be torchvision's own, with or without its hidden layer, one linear in place of it, or absent.
 
@@ -70,7 +70,7 @@ def build_from_file(models: Any, name: str, file: Path, options: SourceOptions) 
 
 
 def resampled(models: Any, name: str, module: Any, image_size: int) -> Any:
-    """Torchvision's own weights with positions for another image size, as torchvision resamples them."""
+    """Return torchvision's own weights with positions resampled to another image size, as torchvision does."""
     patch, head = module.patch_size, module.heads.head.out_features
     tensors = models.vision_transformer.interpolate_embeddings(image_size, patch, module.state_dict())
     larger = models.get_model(name, weights=None, image_size=image_size, num_classes=head)
@@ -79,7 +79,7 @@ def resampled(models: Any, name: str, module: Any, image_size: int) -> Any:
 
 
 def _plain_head(tensors: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
-    """One linear by whatever name under `heads` is torchvision's `heads.head`."""
+    """Rename a single linear under `heads`, whatever its name, to torchvision's `heads.head`."""
     inside = {name: tensor for name, tensor in tensors.items() if name.startswith("heads.")}
     weights = [name for name, tensor in inside.items() if name.endswith("weight") and tensor.ndim == 2]
     if len(weights) != 1:

@@ -29,7 +29,7 @@ _TEXT = ("text_model.", "text_projection.", "logit_scale", "logit_bias")
 
 
 class _Clip(Encoder):
-    """Files leave out what is the default of transformers, hence defaults here."""
+    """Settings of CLIP and SigLIP, with transformers' defaults, which files omit."""
 
     hidden_size: int = 768
     intermediate_size: int = 3072
@@ -64,7 +64,7 @@ class _Kind(Settings):
 
 
 def convert_clip(config_file: Path, source: SourceTensors, image_size: int, origin: str) -> Converted:
-    """CLIP: the output is a classifier's, else the projected image embedding, else the normed class token.
+    """Convert CLIP: the output is a classifier's, else the projected image embedding, else the normed class token.
 
     Raises:
         InputError: a part is not supported, or a weight is missing or left over.
@@ -97,7 +97,7 @@ def convert_clip(config_file: Path, source: SourceTensors, image_size: int, orig
 
 
 def convert_siglip(config_file: Path, source: SourceTensors, image_size: int, origin: str) -> Converted:
-    """SigLIP: the output is a classifier's, else what the attention pool makes.
+    """Convert SigLIP: the output is a classifier's, else that of the attention pool.
 
     Raises:
         InputError: a part is not supported, or a weight is missing or left over.
@@ -127,7 +127,7 @@ def convert_siglip(config_file: Path, source: SourceTensors, image_size: int, or
 
 
 def _tower(source: SourceTensors, settings: _Clip, image_size: int, prefix: int) -> dict[str, Tensor]:
-    """Patches, positions and blocks; what belongs to the text tower is dropped."""
+    """Return patches, positions and blocks; the text tower is dropped."""
     source.without_prefix("vision_model.")
     source.drop(*_TEXT, "embeddings.position_ids")
     positions = source.take("embeddings.position_embedding.weight")
@@ -136,7 +136,7 @@ def _tower(source: SourceTensors, settings: _Clip, image_size: int, prefix: int)
 
 
 def _pool(source: SourceTensors, width: int) -> dict[str, Tensor]:
-    """SigLIP's head. Queries, keys and values lie in one matrix; the query of the probe is the same for every image."""
+    """Return SigLIP's head. Queries, keys and values share one matrix; the probe's query is the same for every image."""
     weight, bias = source.take("head.attention.in_proj_weight"), source.take("head.attention.in_proj_bias")
     query = source.take("head.probe")[0] @ weight[:width].T + bias[:width]
     parts = source.linear("head.attention.out_proj", "pool.proj") | source.linear("head.layernorm", "pool.norm")

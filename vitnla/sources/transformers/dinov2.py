@@ -27,7 +27,7 @@ class _Dinov2(Encoder):
 
 
 def convert_dinov2(config_file: Path, source: SourceTensors, image_size: int, origin: str) -> Converted:
-    """The canonical form. Positions are resampled to `image_size` as transformers does, which for registers is with antialiasing.
+    """Convert DINOv2. Positions are resampled to `image_size` as in transformers, which uses antialiasing with registers.
 
     Raises:
         InputError: a part is not supported, or a weight is missing or left over.

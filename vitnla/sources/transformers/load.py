@@ -41,7 +41,7 @@ _USUAL_SIZE = 224
 
 @dataclass(frozen=True)
 class Family:
-    """One kind of model: how to convert `config.json` and weights for images of a size, and its processor's defaults."""
+    """One kind of model: its converter of `config.json` and weights for an image size, and its processor's defaults."""
 
     convert: Callable[[Path, SourceTensors, int, str], Converted]
     processor: ProcessorDefaults
@@ -56,7 +56,7 @@ FAMILIES = {
     "dinov2": _DINOV2, "dinov2_with_registers": _DINOV2,
     "clip": _CLIP, "clip_vision_model": _CLIP, "siglip": _SIGLIP, "siglip_vision_model": _SIGLIP,
 }  # fmt: skip
-"""By `model_type`."""
+"""Families by `model_type`."""
 
 
 class _Sizes(Settings):
@@ -69,7 +69,7 @@ class _Architecture(_Sizes):
 
 
 def is_transformers_folder(folder: Path) -> bool:
-    """Whether `config.json` there is transformers': it has a `model_type`, which neither ours nor timm's has."""
+    """Return whether `config.json` there is transformers': it has a `model_type`, which neither ours nor timm's has."""
     try:
         settings = json.loads((folder / CONFIG).read_bytes())
     except (OSError, ValueError):
@@ -129,7 +129,7 @@ def load_transformers_folder(folder: Path, spec: str, options: SourceOptions) ->
 def _processor(
     folder: Path, defaults: ProcessorDefaults, trained: int, options: SourceOptions
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Fields of `Preprocessing` as the folder says, or as its family usually does where the user gives mean and std."""
+    """Return fields of `Preprocessing` from the folder, or the family's defaults where the user gives mean and std."""
     path, notes = find_processor(folder)
     if path is not None:
         return read_processor(path, defaults).model_dump(), notes
@@ -149,7 +149,7 @@ def _processor(
 
 
 def _download(model_id: str) -> Path:
-    """The local snapshot of a model on the hub, config and weights only."""
+    """Return the local snapshot of a model on the hub, config and weights only."""
     if not _MODEL_ID.fullmatch(model_id):
         raise InputError(f"hf:{model_id}: no such folder", "expected hf:FOLDER, or hf:OWNER/NAME to download a model")
     try:

@@ -1,4 +1,4 @@
-"""What a transformers image processor does, from its `preprocessor_config.json` or, since transformers 5, `processor_config.json`."""
+"""Preprocessing of a transformers image processor, from `preprocessor_config.json` or, since transformers 5, `processor_config.json`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from vitnla.data.preprocessing import Preprocessing
 from vitnla.sources.transformers.settings import Settings
 
 RESAMPLE: dict[int, Interpolation] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
-"""Pillow's numbers of its filters."""
+"""Filters by Pillow's numbers."""
 Size = dict[str, int] | int
 
 
 @dataclass(frozen=True)
 class ProcessorDefaults:
-    """What the processor's class does where its file says nothing, as files of before 2023 do."""
+    """Defaults of the processor's class for settings absent from its file, as in files from before 2023."""
 
     resample: int
     crop: bool = False
-    """Whether `crop_size` is cut out; without a `crop_size` nothing is."""
+    """True to crop to `crop_size`; without a `crop_size` there is no crop."""
     number_is_shortest_edge: bool = False
-    """What a bare number stands for in `size`: the shorter edge, or both."""
+    """True if a bare number in `size` is the shorter edge; false if it is both edges."""
 
 
 PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
@@ -52,7 +52,7 @@ class _Nested(Settings):
 def find_processor(folder: Path) -> tuple[Path | None, tuple[str, ...]]:
     """Return the file that describes the image processor, None where there is none, and a note where two files disagree.
 
-    As in transformers, an `image_processor` inside `processor_config.json` goes before `preprocessor_config.json`.
+    As in transformers, an `image_processor` in `processor_config.json` takes precedence over `preprocessor_config.json`.
 
     Raises:
         InputError: `processor_config.json` is no JSON.

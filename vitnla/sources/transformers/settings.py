@@ -1,4 +1,4 @@
-"""What the adapters of the transformers format share: the settings of `config.json`, and the widths that follow from them."""
+"""Helpers shared by the adapters of the transformers format: settings of `config.json`, and the widths derived from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitnla.sources.tensors import ACTIVATIONS, SourceTensors, numbered_labels
 
 
 class Settings(Record):
-    """The settings that matter here, out of the many that transformers writes."""
+    """The subset of transformers' settings that is used here."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -32,7 +32,7 @@ class Settings(Record):
 
 
 def _one_side(value: object) -> object:
-    """A pair of equal sides as one number."""
+    """Return a pair of equal sides as one number."""
     if not isinstance(value, list | tuple):
         return value
     if len(value) != 2 or value[0] != value[1]:
@@ -45,7 +45,7 @@ Square = Annotated[int, BeforeValidator(_one_side)]
 
 
 class Encoder(Settings):
-    """What the config of every transformers ViT names alike."""
+    """Settings common to the configs of all transformers ViTs."""
 
     hidden_size: int
     num_hidden_layers: int
@@ -58,7 +58,7 @@ class Encoder(Settings):
     id2label: dict[int, str] | None = None
 
     def activation(self, origin: str) -> Activation:
-        """The activation by its canonical name.
+        """Return the canonical name of the activation.
 
         Raises:
             InputError: it is not supported.
@@ -69,7 +69,7 @@ class Encoder(Settings):
 
 
 class Shape(TypedDict):
-    """Arguments of `ViTConfig.uniform` that every family fills in alike."""
+    """Arguments of `ViTConfig.uniform` common to all families."""
 
     image_size: int
     patch_size: int
@@ -84,7 +84,7 @@ class Shape(TypedDict):
 
 
 def shape(settings: Encoder, image_size: int, mlp_ratio: float, origin: str) -> Shape:
-    """The common part of a config, for images of `image_size`, which the processor decides."""
+    """Return the common part of a config, for images of `image_size`, which the processor decides."""
     return Shape(
         image_size=image_size, patch_size=settings.patch_size, channels=settings.num_channels, dim=settings.hidden_size,
         depth=settings.num_hidden_layers, heads=settings.num_attention_heads, mlp_ratio=mlp_ratio,
@@ -94,7 +94,7 @@ def shape(settings: Encoder, image_size: int, mlp_ratio: float, origin: str) -> 
 
 
 def class_labels(id2label: dict[int, str] | None, classes: int, origin: str) -> tuple[str, ...]:
-    """Class names of a head of that many outputs.
+    """Return the class names of a head of that many outputs.
 
     Raises:
         InputError: the config names another number of classes.
@@ -109,6 +109,6 @@ def class_labels(id2label: dict[int, str] | None, classes: int, origin: str) -> 
 
 
 def first_rows(source: SourceTensors, name: str) -> tuple[dict[str, Any], int]:
-    """A classifier as the canonical head, and its number of outputs."""
+    """Return a classifier as the canonical head, and its number of outputs."""
     head = source.linear(name, "head")
     return head, len(head["head.weight"])

@@ -34,7 +34,7 @@ class _ViT(Encoder):
 
 
 def convert_vit(config_file: Path, source: SourceTensors, image_size: int, origin: str) -> Converted:
-    """The canonical form. Without a classifier the output is transformers' `pooler_output`, or the class token where it has none.
+    """Convert ViT or DeiT. Without a classifier the output is `pooler_output`, or the class token where there is none.
 
     Raises:
         InputError: a part is not supported, or a weight is missing or left over.
@@ -60,7 +60,7 @@ def convert_vit(config_file: Path, source: SourceTensors, image_size: int, origi
 
 
 def _head(source: SourceTensors, settings: _ViT, origin: str) -> tuple[dict[str, Tensor], tuple[str, ...], Pooling, int | None]:
-    """Head tensors, labels, pooling, and the width of a hidden layer."""
+    """Return head tensors, labels, pooling, and the width of a hidden layer."""
     if "cls_classifier.weight" in source:
         head = averaged_heads(source.linear("cls_classifier", "head"), source.linear("distillation_classifier", "head"))
         return head, class_labels(settings.id2label, len(head["head.weight"]), origin), "cls+dist", None
