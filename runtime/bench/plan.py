@@ -37,7 +37,7 @@ def scenario_named(name: str) -> Scenario:
 
 
 def _traits(runtime: str) -> Traits:
-    """Return the traits of a runtime; empty ones where its module cannot be imported, which `unavailable` reports."""
+    """Return the traits of a runtime; the defaults where its module cannot be imported, which `unavailable` reports."""
     try:
         return traits(runtime)
     except MissingDependencyError:
@@ -110,7 +110,7 @@ class Target:
         return tuple(replace(self, precision=one) for one in made.engine_precisions(bundle)) or (self,)
 
     def precision_on(self, bundle: Bundle) -> Precision:
-        """Return the precision in which it runs a bundle; for an INT8 graph int8, whatever the rest of it is computed in."""
+        """Return the precision in which it runs a bundle; a graph exported below fp32 keeps its own."""
         own = bundle.manifest.precision
         return own if own != "fp32" and not _traits(self.runtime).runs_engines else self.precision or own
 

@@ -43,7 +43,7 @@ class OpenVinoRunner:
         run_precisions=("fp32", "bf16"), run_precision_flags=("avx512_bf16", "amx_bf16"), timed_precisions=("fp32", "bf16", "int8"),
         runs_graph=True, tunable=True, needs_its_runtime=True,
     )  # fmt: skip
-    """In bf16 the file is the fp32 graph: the precision is a hint. So it may also be asked for at run time, as in `openvino:bf16`."""
+    """A bf16 bundle holds the fp32 graph, and bf16 is a hint, so it can also be requested at run time: `openvino:bf16`."""
 
     def availability(self) -> Availability:
         """Return whether `openvino` is installed."""

@@ -39,7 +39,7 @@ class Flavor:
         return importlib.util.find_spec(self.module) is not None
 
     def library(self) -> Any:
-        """The imported module."""
+        """Import the module and return it."""
         return importlib.import_module(self.module)
 
     def can_build(self) -> Availability:
