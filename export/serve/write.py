@@ -15,7 +15,6 @@ import onnx
 from export.serve import config as configs
 from export.serve.batches import Batches, batches, within
 from export.serve.kserve import inference_service
-from export.serve.notes import readme
 from export.serve.preprocess import preprocess_graph, preprocess_specs
 from runtime.bundle.engines import EngineRecord
 from runtime.bundle.schema import MODEL, Bundle
@@ -85,7 +84,7 @@ def write_repository(request: TritonRequest, destination: Path, *, replace: bool
         (folder / MANIFEST).write_text(
             inference_service(name, any(record.runtime == "trt" for record in bundle.engine_records()))
         )
-        (folder / NOTES).write_text(readme(bundle, made))
+        (folder / NOTES).write_text(_readme(bundle, made))
     return made
 
 
@@ -153,3 +152,20 @@ def _notes(bundle: Bundle, chosen: Batches, entry: str, models: list[str]) -> li
     if not bundle.manifest.labels:
         notes.append("the bundle has no labels, so Triton answers with class numbers")
     return notes
+
+
+def _readme(bundle: Bundle, made: Packaged) -> str:
+    """Return the README of a packaged repository."""
+    return "\n".join(
+        [
+            f"# {bundle.name} for Triton Inference Server",
+            "",
+            "    tritonserver --model-repository=model_repository",
+            "    kubectl apply -f inferenceservice.yaml      # once its storageUri is filled in",
+            "",
+            f"Models: {', '.join(made.models)}. Clients call `{made.entry}`.",
+            "",
+            *(f"- {note}" for note in made.notes),
+            "",
+        ]
+    )

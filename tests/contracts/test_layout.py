@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 from textwrap import dedent
 
@@ -165,3 +166,24 @@ def test_no_file_has_outgrown_its_job() -> None:
         if (count := len(path.read_text().splitlines())) > 400
     }
     assert long == {}
+
+
+def start_up_imports(path: Path) -> set[str]:
+    """Our own modules that a file imports when it is itself imported: not those inside functions, nor those for the type checker."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    files = {
+        path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for room in ROOMS for path in (ROOT / room).rglob("*.py")
+    }
+    modules = {path: name.removesuffix(".__init__") for path, name in files.items()}
+    known = set(modules.values())
+    graph = {name: start_up_imports(path) & known - {name} for path, name in modules.items()}
+    assert len(tuple(TopologicalSorter(graph).static_order())) == len(known)
