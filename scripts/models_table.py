@@ -38,7 +38,7 @@ def named_models() -> list[str]:
 
 def main() -> None:
     """Export what is not in the file yet, each in a process of its own, whose peak memory is its own too."""
-    if len(sys.argv) < 2:
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
     results, words = Path(sys.argv[1]), sys.argv[2:]
     lines = results.read_text().splitlines() if results.is_file() else []

@@ -20,7 +20,7 @@ from vitnla.sources.load import PACKAGED
 
 def main() -> None:
     """Pack the data, and the models whose runs are given."""
-    if len(sys.argv) < 2 or not all(word.partition("=")[0] in PACKAGED for word in sys.argv[2:]):
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-") or not all(word.partition("=")[0] in PACKAGED for word in sys.argv[2:]):
         sys.exit(__doc__)
     pack_demo(load_fashion_mnist(Path(sys.argv[1])), ASSET)
     for word in sys.argv[2:]:
