@@ -46,7 +46,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (("export", "--method", "magic"), "unknown method 'magic'"),
         (("export", "--method", "svd", "--rank", "0"), "expected at least 1, got 0"),
-        (("export", "--method", "svd", "--rank", "10000"), "expected a rank from 1 to"),
+        (("export", "--method", "svd", "--rank", "10000", "--calibration-images", "16"), "expected a rank from 1 to"),
         (("export", "--method", "svd", "--rank", "8", "--energy", "0.5"), "rank and energy"),
         (("export", "--method", "none", "--rank", "8"), "method 'none' has no setting 'rank'"),
         (("export", "--method", "svd", "--set", "rank_multiple"), "--set: expected NAME=VALUE, got 'rank_multiple'"),
@@ -167,7 +167,9 @@ def test_export_bench_parity_and_report_work_as_typed(tmp_path: Path) -> None:
         found: dict[str, object] = json.loads(done.stdout)
         return found
 
-    exported = vitdeploy("export", "--method", "svd", "--target-macs", "0.8", "--eval-images", "200")
+    exported = vitdeploy(
+        "export", "--method", "svd", "--target-macs", "0.8", "--calibration-images", "100", "--eval-images", "200"
+    )
     assert set(exported) == {
         "bundle", "method", "macs", "parameters", "accuracy", "parity", "engines", "distillation",
         "precision", "runtime", "quantization", "losses",
