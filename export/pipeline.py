@@ -22,7 +22,7 @@ from vitnla.data.load import load_data
 from vitnla.decomposition import DecomposedModel, OnStep, decompose
 from vitnla.methods import METHODS
 from vitnla.methods.none.config import NONE
-from vitnla.methods.registry import Decomposition, make_config
+from vitnla.methods.registry import make_config
 from vitnla.model.config import ViTConfig
 from vitnla.sources.description import Origin
 from vitnla.sources.load import load_dense, load_model
@@ -85,12 +85,9 @@ def export_model(request: ExportRequest, on_step: OnStep, on_note: OnStep = lamb
 
 def _export_as_it_is(request: ExportRequest, stored: SourceModel, origin: Origin, lowering: Lowering, on_step: OnStep) -> Bundle:
     """Export an already decomposed, possibly distilled model; costs and predictions stay relative to the dense one."""
-    method = METHODS[origin.method]
-    config = make_config(method, origin.method_config)
     dense = load_dense(origin)
-    plan = _plan(request, dense, method.name, config, lowering, on_step)
-    decomposition = Decomposition(stored.model, origin.layers)
-    decomposed = DecomposedModel(dense, decomposition, method.name, config, plan.data, origin.distillation)
+    plan = _plan(request, dense, origin.method, make_config(METHODS[origin.method], origin.method_config), lowering, on_step)
+    decomposed = DecomposedModel.of_stored(stored, origin, dense, plan.data)
     return write_model_bundle(decomposed, plan, request.command, on_step)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 from vitnla.allocation.latency_model import LatencyModel
 from vitnla.calibration.cache import cached_statistics
@@ -14,9 +15,10 @@ from vitnla.common.schema import Record
 from vitnla.data.dataset import Dataset
 from vitnla.data.load import load_data
 from vitnla.methods import METHODS
-from vitnla.methods.registry import Decomposition, Method, method_of
+from vitnla.methods.registry import Decomposition, Method, make_config, method_of
 from vitnla.model.config import ViTConfig
 from vitnla.model.vit import VisionTransformer
+from vitnla.sources.description import Origin
 from vitnla.sources.load import load_model
 from vitnla.sources.source_model import SourceModel
 
@@ -42,6 +44,19 @@ class DecomposedModel:
     config: Record
     data: Dataset
     distillation: Distillation | None = None
+
+    @classmethod
+    def of_stored(cls, stored: SourceModel, origin: Origin, dense: SourceModel, data: Dataset) -> Self:
+        """Return a model that was decomposed, and perhaps distilled, before: costs and predictions stay relative to the dense one.
+
+        Args:
+            stored: the decomposed model.
+            origin: where its checkpoint says that it comes from.
+            dense: the model that `origin` names.
+            data: as above.
+        """
+        config = make_config(METHODS[origin.method], origin.method_config)
+        return cls(dense, Decomposition(stored.model, origin.layers), origin.method, config, data, origin.distillation)
 
     @property
     def model(self) -> VisionTransformer:

@@ -19,10 +19,8 @@ from vitnla.allocation.latency_model import LatencyModel
 from vitnla.common.errors import InputError
 from vitnla.data.dataset import Dataset
 from vitnla.decomposition import DecomposedModel, decompose
-from vitnla.methods import METHODS
 from vitnla.methods.auto.config import AutoConfig
 from vitnla.methods.none.config import NONE, NoneConfig
-from vitnla.methods.registry import Decomposition, make_config
 from vitnla.model.config import ViTConfig
 from vitnla.sources.load import load_model
 from vitnla.sources.source_model import SourceModel
@@ -165,9 +163,7 @@ class CandidateFactory:
             raise InputError(
                 f"{folder} was not made from the model '{self._source.spec}' as it is now", "remove it, or tune in another folder"
             )
-        config = make_config(METHODS[origin.method], origin.method_config)
-        decomposition = Decomposition(stored.model, origin.layers)
-        return DecomposedModel(self._source, decomposition, origin.method, config, self._data, origin.distillation)
+        return DecomposedModel.of_stored(stored, origin, self._source, self._data)
 
     def _time_operators(self, config: ViTConfig, prices: RuntimePrecision, on_step: OnStep) -> LatencyModel:
         def progress(done: int, total: int) -> None:
